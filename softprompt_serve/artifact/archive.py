@@ -1,0 +1,103 @@
+"""Read a zip of a PEFT adapter in memory; nothing is ever written to disk from it."""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+import zlib
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from softprompt_serve.errors import BadRequest
+
+if TYPE_CHECKING:
+    from softprompt_serve.artifact.checks import Limits
+
+MAX_ENTRIES: Final = 64
+_ENCRYPTED: Final = 0x1
+# Other methods are rare in practice and unpack to far more bytes for each one stored.
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_JUNK_FOLDER: Final = "__MACOSX"
+
+
+def looks_zipped(data: bytes) -> bool:
+    """Whether the bytes are a zip; byte 8 tells it from a safetensors header of that length."""
+    return data.startswith((b"PK\x03\x04", b"PK\x05\x06")) and data[8:9] != b"{"
+
+
+class Archive:
+    """The checked members of a zip, read one at a time.
+
+    Raises:
+        BadRequest: ``code="artifact_bad_zip"``: broken, encrypted, too many entries, a path that
+            leaves the archive, a link or device, a name twice, or too many bytes once unpacked.
+    """
+
+    def __init__(self, data: bytes, limits: Limits) -> None:
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+            entries = self._zip.infolist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+            _refuse(f"The zip can't be read: {error}.", error)
+        if len(entries) > MAX_ENTRIES:
+            _refuse(f"The zip has {len(entries)} entries; at most {MAX_ENTRIES} are accepted.")
+        for entry in entries:
+            _check_entry(entry)
+        total = sum(entry.file_size for entry in entries)
+        if total > limits.max_bytes:
+            _refuse(f"The zip unpacks to {total} bytes; at most {limits.max_bytes} are accepted.")
+        files = [entry for entry in entries if not entry.is_dir()]
+        self._files = {
+            entry.filename: entry
+            for entry in files
+            if PurePosixPath(entry.filename).parts[0] != _JUNK_FOLDER
+        }
+        if len({entry.filename for entry in files}) != len(files):
+            _refuse("The zip holds the same name twice.")
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of the files within the zip."""
+        return list(self._files)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            BadRequest: ``code="artifact_bad_zip"`` if it is damaged or not as long as it says.
+        """
+        entry = self._files[name]
+        try:
+            with self._zip.open(entry) as file:
+                data = file.read(entry.file_size + 1)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+            _refuse(f"{name} in the zip can't be unpacked: {error}.", error)
+        if len(data) != entry.file_size:
+            _refuse(f"{name} in the zip is not as long as it says.")
+        return data
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    name = entry.orig_filename
+    path = PurePosixPath(name)
+    if (
+        not path.parts
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or "\x00" in name
+        or PureWindowsPath(name).drive
+    ):
+        _refuse(f"The zip holds the path {name!r}; expected paths inside the archive.")
+    if entry.flag_bits & _ENCRYPTED:
+        _refuse(f"{name} in the zip is encrypted; expected a zip without a password.")
+    if entry.compress_type not in _METHODS:
+        _refuse(f"{name} in the zip is compressed by method {entry.compress_type}; use deflate.")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        _refuse(f"{name} in the zip is a link or device; expected plain files.")
+
+
+def _refuse(message: str, cause: Exception | None = None) -> NoReturn:
+    raise BadRequest(message, code="artifact_bad_zip", param="tensor") from cause

@@ -1,0 +1,119 @@
+"""One small tree of errors; each knows its HTTP status and its stable code.
+
+The server maps the tree to OpenAI's error shape in one place (``server/app.py``); the CLI prints
+``message`` as it is. A message says what was found, what was expected and, where it helps, what
+to do. Nothing here imports a web framework.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SoftpromptError(Exception):
+    """Base of all errors that this package raises on purpose.
+
+    Attributes:
+        message: one or two sentences for a person.
+        code: stable, snake_case, for programs.
+        status: the HTTP status it maps to.
+        param: the request field, form part or setting that was wrong, if one was.
+        retry_after: seconds after which trying again makes sense, or None.
+    """
+
+    status: ClassVar[int] = 500
+    default_code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.param = param
+        self.retry_after = retry_after
+
+    @property
+    def type(self) -> str:
+        """OpenAI's ``error.type`` for this status."""
+        if self.status in _TYPES:
+            return _TYPES[self.status]
+        return "invalid_request_error" if self.status < _SERVER_ERRORS else "server_error"
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The error in OpenAI's shape: ``{"error": {message, type, param, code}}``."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+_SERVER_ERRORS = 500
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+
+
+class BadRequest(SoftpromptError):
+    """A request, artifact, record or name that can't be accepted (400)."""
+
+    status = 400
+    default_code = "invalid_request"
+
+
+class Unauthorized(SoftpromptError):
+    """No bearer token, or not ours (401)."""
+
+    status = 401
+    default_code = "invalid_admin_token"
+
+
+class NotFound(SoftpromptError):
+    """A prompt, version or alias that does not exist (404)."""
+
+    status = 404
+    default_code = "not_found"
+
+
+class Conflict(SoftpromptError):
+    """Immutable content would change, or something is still in use (409)."""
+
+    status = 409
+    default_code = "conflict"
+
+
+class TooLarge(SoftpromptError):
+    """An upload over the limit (413)."""
+
+    status = 413
+    default_code = "upload_too_large"
+
+
+class Unavailable(SoftpromptError):
+    """Can't be served now, but perhaps later (503, with Retry-After)."""
+
+    status = 503
+    default_code = "unavailable"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = 1,
+    ) -> None:
+        super().__init__(message, code=code, param=param, retry_after=retry_after)
+
+
+class StartupRefused(SoftpromptError):
+    """The server must not start, or must not become ready; says which condition failed."""
+
+    default_code = "startup_refused"

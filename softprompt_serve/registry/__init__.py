@@ -1,0 +1,1 @@
+"""Versions, aliases and their blobs, durable; and the feed that makes snapshots of them."""

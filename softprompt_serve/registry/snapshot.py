@@ -1,0 +1,85 @@
+"""The catalogue as one immutable value, read on the request path without I/O.
+
+A :class:`Snapshot` is built by ``feed.py`` after each revision and replaced in one assignment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Kind = Literal["soft", "hard", "base"]
+PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An immutable thing that can answer for a prompt.
+
+    Attributes:
+        prompt: the prompt's name, such as ``support``.
+        version: its name within the prompt, such as ``v2``.
+        digest: SHA-256 (hex) over the canonical content; see ``artifact.py``.
+        kind: ``soft`` (a tensor), ``hard`` (a text) or ``base`` (nothing added).
+        virtual_tokens: n, the rows of the tensor; 0 unless soft.
+        hidden_size: columns of the tensor; 0 unless soft.
+        dtype: the stored tensor's dtype (``float32``, ``float16``, ``bfloat16``) or None.
+        text: the text that a hard version adds, or that a soft one adds after its tensor.
+        wanted: whether the version should be resident and answer; false after an unload.
+        created_at: RFC 3339, UTC.
+        created_by: who imported it, or None.
+        record: the release record as plain JSON data.
+    """
+
+    prompt: str
+    version: str
+    digest: str
+    kind: Kind
+    virtual_tokens: int
+    hidden_size: int
+    dtype: str | None
+    text: str | None
+    wanted: bool
+    created_at: str
+    created_by: str | None
+    record: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def label(self) -> str:
+        """``prompt@version``, the name by which this version can be asked for."""
+        return f"{self.prompt}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A name with its versions and aliases.
+
+    ``versions`` keeps creation order; ``aliases`` maps an alias to a version's name.
+    """
+
+    name: str
+    versions: Mapping[str, Version]
+    aliases: Mapping[str, str]
+
+    def find(self, selector: str) -> Version | None:
+        """The version that ``selector``, a version's name or an alias, stands for."""
+        return self.versions.get(self.aliases.get(selector, selector))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the request path knows, as of one catalogue revision."""
+
+    revision: int
+    prompts: Mapping[str, Prompt]
+
+    def prompt(self, name: str) -> Prompt | None:
+        """The prompt of that name, or None."""
+        return self.prompts.get(name)
+
+
+EMPTY = Snapshot(revision=0, prompts=MappingProxyType({}))

@@ -1,0 +1,1 @@
+"""What must be known about a version before and after it answers."""

@@ -1,0 +1,1 @@
+"""From a snapshot and a request to the version that answers; pure."""

@@ -1,0 +1,42 @@
+"""Adds our routes and middleware to vLLM's web application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softprompt_serve.errors import SoftpromptError
+from softprompt_serve.server.admin import probes, router
+from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.gate import AdminGate
+from softprompt_serve.server.scope import ScopeMiddleware, error_response
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from softprompt_serve.server.state import AppState
+
+
+def attach(app: FastAPI, state: AppState) -> None:
+    """Add our routes and middleware to vLLM's application."""
+    app.state.softprompt = state
+    app.add_exception_handler(SoftpromptError, _answer_error)
+    app.include_router(probes)
+    app.include_router(router)
+    token: list[str] = []
+
+    def expected() -> str:
+        if not token:
+            token.append(admin_token(state.settings))
+        return token[0]
+
+    app.add_middleware(AdminGate, token=expected, max_bytes=state.settings.max_upload_bytes)
+    app.add_middleware(ScopeMiddleware)
+
+
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    """An error of ours that a handler of vLLM's let pass."""
+    if not isinstance(error, SoftpromptError):
+        raise error
+    return error_response(error)

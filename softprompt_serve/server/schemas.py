@@ -1,0 +1,185 @@
+"""Shapes of the admin API, as they appear in OpenAPI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from softprompt_serve.release.records import parse_record
+from softprompt_serve.server.service import residency_of
+
+if TYPE_CHECKING:
+    from softprompt_serve.registry.audit import AuditEntry
+    from softprompt_serve.registry.snapshot import Prompt, Version
+    from softprompt_serve.server.service import Service
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+Name = Annotated[str, Path(pattern=NAME, examples=["support"])]
+VersionName = Annotated[str, Path(pattern=NAME, examples=["v2"])]
+AliasName = Annotated[str, Path(pattern=NAME, examples=["production"])]
+
+
+class Shape(BaseModel):
+    """Base of all shapes: unknown fields in a request are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class VersionOut(Shape):
+    """One version, with its release record; what a record lacks is listed as missing."""
+
+    prompt: str
+    version: str
+    digest: str = Field(description="SHA-256 over the canonical content.")
+    kind: Literal["soft", "hard", "base"]
+    virtual_tokens: int
+    hidden_size: int
+    dtype: str | None
+    text: str | None
+    state: Literal["resident", "stored", "unloaded"]
+    reason: str | None = Field(None, description="Why it is not resident, if known.")
+    aliases: list[str]
+    created_at: str
+    created_by: str | None
+    record: dict[str, Any]
+    record_missing: list[str]
+
+    @classmethod
+    def of(cls, service: Service, version: Version) -> VersionOut:
+        """From the snapshot."""
+        prompt = service.snapshot.prompt(version.prompt)
+        aliases = prompt.aliases if prompt is not None else {}
+        record = parse_record(dict(version.record))
+        return cls(
+            prompt=version.prompt,
+            version=version.version,
+            digest=version.digest,
+            kind=version.kind,
+            virtual_tokens=version.virtual_tokens,
+            hidden_size=version.hidden_size,
+            dtype=version.dtype,
+            text=version.text,
+            aliases=sorted(a for a, v in aliases.items() if v == version.version),
+            created_at=version.created_at,
+            created_by=version.created_by,
+            record=record.to_json(),
+            record_missing=record.missing(),
+            **residency_of(service, version),
+        )
+
+
+class PromptOut(Shape):
+    """A prompt with its aliases and versions, oldest first."""
+
+    name: str
+    aliases: dict[str, str]
+    versions: list[VersionOut]
+
+    @classmethod
+    def of(cls, service: Service, prompt: Prompt) -> PromptOut:
+        """From the snapshot."""
+        versions = [VersionOut.of(service, v) for v in prompt.versions.values()]
+        return cls(name=prompt.name, aliases=dict(prompt.aliases), versions=versions)
+
+
+class PromptList(Shape):
+    """All prompts, by name, as of one catalogue revision."""
+
+    revision: int
+    data: list[PromptOut]
+
+
+class Removed(Shape):
+    """What is gone."""
+
+    removed: str
+
+
+class AliasIn(Shape):
+    """Where an alias shall point: a version's name or another alias."""
+
+    version: str = Field(pattern=NAME, examples=["v3"])
+
+
+class AliasOut(Shape):
+    """Where an alias points now, and where it pointed before."""
+
+    prompt: str
+    alias: str
+    version: str
+    digest: str
+    previous: str | None
+
+
+class ResidencyIn(Shape):
+    """Whether a version shall be loaded."""
+
+    resident: bool
+
+
+class ResidencyOut(Shape):
+    """What each worker holds, and the requests of this server in flight per version."""
+
+    workers: list[dict[str, Any]]
+    leases: dict[str, int]
+
+
+class AuditOut(Shape):
+    """One change."""
+
+    id: int
+    revision: int
+    at: str
+    actor: str | None
+    action: str
+    prompt: str | None
+    subject: str | None
+    detail: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> AuditOut:
+        """From the catalogue."""
+        return cls(
+            id=entry.id,
+            revision=entry.revision,
+            at=entry.at,
+            actor=entry.actor,
+            action=entry.action,
+            prompt=entry.prompt,
+            subject=entry.subject,
+            detail=dict(entry.detail),
+        )
+
+
+class AuditList(Shape):
+    """Changes, newest first; pass the last ``id`` as ``before`` for more."""
+
+    data: list[AuditOut]
+
+
+class Health(Shape):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Shape):
+    """Whether this server may get traffic, and each check behind that."""
+
+    ready: bool
+    checks: dict[str, str] = Field(description="`ok`, or what is wrong, by check.")
+
+
+class ServerOut(Shape):
+    """What this server is: versions, base model and limits."""
+
+    softprompt_serve: str
+    vllm: str
+    base_model: dict[str, str | None]
+    served_names: list[str]
+    limits: dict[str, int | str | None]
+    catalogue_revision: int
+    probe: dict[str, Any]

@@ -1,0 +1,254 @@
+"""What the admin API does, step by step: one method per verb, no web framework.
+
+Each change is made durable, then loaded, then made visible, in that order, so that a crash
+between two steps leaves either the old state or the new one, and no request meets a name that
+can't answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from softprompt_serve.errors import Conflict, NotFound, SoftpromptError
+from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
+from softprompt_serve.release.records import check_base_model
+from softprompt_serve.server.residency import Residency, restore_all
+
+if TYPE_CHECKING:
+    from softprompt_serve.artifact import Artifact, Limits
+    from softprompt_serve.registry.catalog import Catalogue
+    from softprompt_serve.registry.feed import Feed
+    from softprompt_serve.registry.snapshot import Prompt, Snapshot, Version
+    from softprompt_serve.registry.store import BlobStore
+    from softprompt_serve.release.records import BaseModelIdentity, ReleaseRecord
+    from softprompt_serve.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What this server serves, fixed at start.
+
+    Attributes:
+        names: model names under which the base answers; no prompt may take one.
+        identity: name, revision and fingerprints of the base model.
+        limits: what an artifact must fit.
+        siblings: whether other API servers share this engine.
+    """
+
+    names: frozenset[str]
+    identity: BaseModelIdentity
+    limits: Limits
+    siblings: bool = False
+
+
+@dataclass(slots=True)
+class Service:
+    """The catalogue, the blobs and the workers, kept in step. Owns the current snapshot."""
+
+    settings: Settings
+    catalogue: Catalogue
+    store: BlobStore
+    residency: Residency
+    served: Served
+    feed: Feed
+    snapshot: Snapshot = EMPTY
+    unloadable: dict[str, str] = field(default_factory=dict)
+
+    async def start(self) -> None:
+        """Restore names and residency from the catalogue, then follow its changes."""
+        await self.residency.refresh()
+        self.snapshot = await asyncio.to_thread(self.catalogue.snapshot)
+        self._pin()
+        self.unloadable = await restore_all(self.residency, _by_urgency(self.snapshot))
+        await self.feed.start()
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Follow a change, made here or elsewhere: load what new traffic needs, then switch."""
+        urgent = _production(snapshot)
+        self.unloadable = await restore_all(self.residency, urgent)
+        self.snapshot = snapshot
+        self._pin()
+
+    def find_prompt(self, name: str) -> Prompt:
+        """The prompt of that name.
+
+        Raises:
+            NotFound: ``prompt_not_found``.
+        """
+        prompt = self.snapshot.prompt(name)
+        if prompt is None:
+            msg = f"The prompt `{name}` does not exist."
+            raise NotFound(msg, code="prompt_not_found")
+        return prompt
+
+    def find_version(self, name: str, selector: str) -> Version:
+        """The version that a version's name or an alias stands for.
+
+        Raises:
+            NotFound: ``prompt_not_found`` or ``version_not_found``.
+        """
+        version = self.find_prompt(name).find(selector)
+        if version is None:
+            msg = f"The prompt `{name}` has no version or alias `{selector}`."
+            raise NotFound(msg, code="version_not_found")
+        return version
+
+    async def import_version(
+        self,
+        prompt: str,
+        version: str | None,
+        artifact: Artifact,
+        record: ReleaseRecord,
+        actor: str | None,
+    ) -> tuple[Version, bool]:
+        """Store, catalogue and load a version; the second value says whether it is new.
+
+        Raises:
+            BadRequest: ``base_model_mismatch``.
+            Conflict: ``version_exists``, ``version_removed`` or ``name_is_base_model``.
+            Unavailable: ``catalogue_unavailable``.
+        """
+        if prompt in self.served.names:
+            msg = f"`{prompt}` is the base model's name here; choose another."
+            raise Conflict(msg, code="name_is_base_model", param="name")
+        if not self.settings.allow_base_model_mismatch:
+            check_base_model(record, artifact.declared, self.served.identity)
+        content = artifact.content
+        await asyncio.to_thread(self.store.put, content.digest, content.header, content.data)
+        added, created = await asyncio.to_thread(
+            self.catalogue.add_version,
+            prompt,
+            version,
+            content,
+            record.to_json(),
+            actor,
+        )
+        if added.wanted:  # the same content may have been unloaded on purpose
+            try:
+                await self.residency.ensure(added)
+            except SoftpromptError as error:
+                logger.warning("%s is stored but not resident: %s", added.label, error.message)
+        await self.feed.refresh()
+        return added, created
+
+    async def set_alias(
+        self, prompt: str, alias: str, selector: str, actor: str | None
+    ) -> tuple[Version, str | None]:
+        """Point an alias at a version that is resident first; returns it and what it was before.
+
+        Raises:
+            NotFound, Conflict, Unavailable: nothing has changed then.
+        """
+        version = self.find_version(prompt, selector)
+        if not version.wanted:
+            msg = f"`{version.label}` is unloaded; load it first."
+            raise Conflict(msg, code="version_unloaded")
+        lease = self.residency.lease(version)
+        try:
+            await self.residency.ensure(version)
+            set_to, previous = await asyncio.to_thread(
+                self.catalogue.set_alias, prompt, alias, version.version, actor
+            )
+            await self.feed.refresh()
+        finally:
+            lease.release()
+        return set_to, previous
+
+    async def remove_alias(self, prompt: str, alias: str, actor: str | None) -> None:
+        """Forget an alias; requests that named it are answered 404 from now on."""
+        await asyncio.to_thread(self.catalogue.remove_alias, prompt, alias, actor)
+        await self.feed.refresh()
+
+    async def set_resident(
+        self, prompt: str, selector: str, actor: str | None, *, wanted: bool
+    ) -> Version:
+        """Load a version, or drain and unload it.
+
+        Raises:
+            Conflict: ``version_aliased`` on unloading what `production` points at, or
+                ``version_in_use`` if requests outlast ``drain_seconds``.
+        """
+        version = self.find_version(prompt, selector)
+        if wanted:
+            await self.residency.ensure(version)
+        elif version == self.find_prompt(prompt).find(PRODUCTION):
+            msg = f"`{version.label}` is `{PRODUCTION}`; point the alias elsewhere first."
+            raise Conflict(msg, code="version_aliased")
+        changed = await asyncio.to_thread(
+            self.catalogue.set_wanted, prompt, version.version, wanted, actor
+        )
+        await self.feed.refresh()
+        if not wanted:
+            await self._drain(version, forget=False)
+        return changed
+
+    async def remove_version(self, prompt: str, version: str, actor: str | None) -> None:
+        """Take a version away: new requests are answered 404, those in flight finish first.
+
+        Raises:
+            NotFound, Conflict: ``version_aliased``; ``version_in_use`` after ``drain_seconds``.
+        """
+        removed = self.find_prompt(prompt).versions.get(version)
+        if removed is None:
+            msg = f"The prompt `{prompt}` has no version `{version}`."
+            raise NotFound(msg, code="version_not_found")
+        await asyncio.to_thread(self.catalogue.remove_version, prompt, version, actor)
+        await self.feed.refresh()
+        await self._drain(removed, forget=True)
+
+    async def close(self) -> None:
+        """Stop following the catalogue and close it."""
+        await self.feed.stop()
+        await asyncio.to_thread(self.catalogue.close)
+
+    async def _drain(self, version: Version, *, forget: bool) -> None:
+        if version.kind != "soft" or any(v.wanted for v in _twins(self.snapshot, version)):
+            return
+        if self.served.siblings:
+            await asyncio.sleep(3 * self.settings.poll_seconds)  # until they follow too
+        await self.residency.unload(
+            version.digest, forget=forget, within=self.settings.drain_seconds
+        )
+        if forget and not _twins(self.snapshot, version):
+            await asyncio.to_thread(self.store.delete, version.digest)
+
+    def _pin(self) -> None:
+        self.residency.pinned = frozenset(v.digest for v in _production(self.snapshot))
+
+
+def residency_of(service: Service, version: Version) -> dict[str, Any]:
+    """What the API says about a version's whereabouts."""
+    if not version.wanted:
+        return {"state": "unloaded"}
+    if service.residency.is_resident(version):
+        return {"state": "resident"}
+    return {"state": "stored", "reason": service.unloadable.get(version.label)}
+
+
+def _production(snapshot: Snapshot) -> list[Version]:
+    found = (prompt.find(PRODUCTION) for prompt in snapshot.prompts.values())
+    return [version for version in found if version is not None and version.wanted]
+
+
+def _by_urgency(snapshot: Snapshot) -> list[Version]:
+    """Production first, then other aliases' versions, then the newest."""
+    everything = [v for p in snapshot.prompts.values() for v in p.versions.values() if v.wanted]
+    aliased = {p.versions[v].label for p in snapshot.prompts.values() for v in p.aliases.values()}
+    production = {version.label for version in _production(snapshot)}
+    newest = sorted(everything, key=lambda v: v.created_at, reverse=True)
+    return sorted(newest, key=lambda v: (v.label not in production, v.label not in aliased))
+
+
+def _twins(snapshot: Snapshot, version: Version) -> list[Version]:
+    """Other versions with the same content, of any prompt."""
+    return [
+        other
+        for prompt in snapshot.prompts.values()
+        for other in prompt.versions.values()
+        if other.digest == version.digest and other.label != version.label
+    ]

@@ -1,0 +1,1 @@
+"""The only package that imports vLLM: patches, worker methods, routes and start-up checks."""

@@ -1,0 +1,148 @@
+"""``vllm.endpoint_plugins``: opens everything at start, in order, and wires it to vLLM's server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from softprompt_serve.artifact import Limits
+from softprompt_serve.errors import StartupRefused
+from softprompt_serve.registry.catalog import Catalogue
+from softprompt_serve.registry.database import url_of
+from softprompt_serve.registry.feed import Feed
+from softprompt_serve.registry.store import BlobStore
+from softprompt_serve.server.app import attach
+from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.residency import Residency
+from softprompt_serve.server.service import Served, Service
+from softprompt_serve.server.state import AppState
+from softprompt_serve.settings import Settings, load_settings
+from softprompt_serve.vllm_plugin import probe, seams
+from softprompt_serve.vllm_plugin.guard import EngineGuard
+from softprompt_serve.vllm_plugin.identity import identify
+from softprompt_serve.vllm_plugin.openai import PromptedModels, PromptedRenderer
+from softprompt_serve.vllm_plugin.placeholder import placeholder_id
+from softprompt_serve.vllm_plugin.register import REGISTRATION
+from softprompt_serve.vllm_plugin.rpc import EngineWorkers
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from fastapi import FastAPI
+
+logger = logging.getLogger(__name__)
+
+
+class SoftpromptEndpoint:
+    """vLLM's ``EndpointPlugin``. An exception here ends the server, and says why."""
+
+    name = "softprompt_serve"
+    required_tasks = ("generate",)
+
+    def __init__(self) -> None:
+        """Read settings; a bad one ends the start here."""
+        self.settings = load_settings()
+        installed = seams.installed_vllm()
+        self.state = AppState(self.settings, vllm=" ".join(installed or ("vllm", "missing")))
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add routes and middleware."""
+        attach(app, self.state)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        """Check, prove, restore, then wire; names of ours exist only after the last step.
+
+        Raises:
+            StartupRefused: with the first condition that failed.
+        """
+        try:
+            await self._start(engine_client, state, args)
+        except StartupRefused as error:
+            logger.critical("softprompt-serve refuses to start: %s", error.message)
+            raise
+
+    async def _start(self, engine: Any, state: Any, args: Namespace) -> None:
+        config = engine.vllm_config
+        if REGISTRATION.problem:
+            raise StartupRefused(REGISTRATION.problem)
+        seams.verify(seams.SERVER_SEAMS)
+        probe.check_configuration(config, args, self.settings, dict(os.environ))
+        workers = EngineWorkers(engine)
+        await probe.check_workers(workers)
+        placeholder = placeholder_id(config)
+        self.state.probe = await probe.prove_overlay(engine, workers, placeholder)
+
+        admin_token(self.settings)
+        service = await self._open(engine, workers, args)
+        await service.start()
+        _check_names(service)
+        self._wire(service, engine, state, placeholder)
+        self.state.service = service
+        logger.info("softprompt-serve is ready: %s", self.state.probe)
+
+    async def _open(self, engine: Any, workers: EngineWorkers, args: Namespace) -> Service:
+        settings, model = self.settings, engine.model_config
+        home = settings.home_dir
+        url = settings.database_url or url_of(home / "catalogue.db")
+        home.mkdir(parents=True, exist_ok=True)
+        catalogue = await asyncio.to_thread(Catalogue.open, url)
+        store = BlobStore(home / "blobs")
+        names = frozenset(args.served_model_name or [args.model])
+        served = Served(
+            names=names,
+            identity=await asyncio.to_thread(identify, model, names, settings),
+            limits=Limits(
+                hidden_size=model.get_inputs_embeds_size(),
+                model_dtype=str(model.dtype).removeprefix("torch."),
+                max_virtual_tokens=min(settings.max_virtual_tokens, settings.bank_rows),
+                max_model_len=model.max_model_len,
+                max_text_chars=settings.max_text_chars,
+                max_bytes=settings.max_upload_bytes,
+            ),
+            siblings=(getattr(args, "api_server_count", 1) or 1) > 1,
+        )
+        return _service(settings, catalogue, store, Residency(workers, store), served)
+
+    def _wire(self, service: Service, engine: Any, state: Any, placeholder: int) -> None:
+        max_model_len = engine.model_config.max_model_len
+        PromptedRenderer(service, placeholder=placeholder, max_model_len=max_model_len).install(
+            state.online_renderer
+        )
+        PromptedModels(service, list_versions=self.settings.list_versions).install(
+            state.openai_serving_models
+        )
+        EngineGuard(service.residency, placeholder=placeholder).install(engine)
+
+
+def _service(
+    settings: Settings,
+    catalogue: Catalogue,
+    store: BlobStore,
+    residency: Residency,
+    served: Served,
+) -> Service:
+    """A service and the feed that keeps it up to date; each needs the other."""
+
+    async def apply(snapshot: Any) -> None:
+        await service.apply(snapshot)
+
+    feed = Feed(catalogue, apply, settings.poll_seconds)
+    service = Service(settings, catalogue, store, residency, served, feed)
+    return service
+
+
+def _check_names(service: Service) -> None:
+    """A prompt and the base model must not share a name, or one would answer for the other."""
+    if shared := service.served.names & service.snapshot.prompts.keys():
+        msg = (
+            f"The catalogue has a prompt named {', '.join(sorted(shared))}, which is also the "
+            "base model's served name; choose another --served-model-name."
+        )
+        raise StartupRefused(msg, code="name_is_base_model")
+
+
+def plugin() -> SoftpromptEndpoint:
+    """The entry point's factory."""
+    return SoftpromptEndpoint()

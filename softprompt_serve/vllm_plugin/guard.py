@@ -1,0 +1,150 @@
+"""The last gate before the engine: what names a soft version goes with it, or not at all.
+
+Every handler, known or not, reaches the engine through ``generate``. The gate attaches the
+reference that workers act on, keeps a lease until the last token, and refuses a request whose
+render step was not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
+from softprompt_serve.server.scope import current
+from softprompt_serve.vllm_plugin.reference import KEY, Reference, check_pair, is_reserved
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from softprompt_serve.registry.snapshot import Version
+    from softprompt_serve.server.residency import Residency
+    from softprompt_serve.server.scope import RequestScope
+
+
+class EngineGuard:
+    """Wraps one engine client's ``generate``."""
+
+    def __init__(self, residency: Residency, *, placeholder: int) -> None:
+        """Lease from ``residency``."""
+        self.residency = residency
+        self.placeholder = placeholder
+
+    def install(self, engine: Any) -> None:
+        """Wrap the client that all of this server's handlers share."""
+        generate = engine.generate
+
+        @wraps(generate)
+        def guarded(
+            prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
+        ) -> AsyncGenerator[Any, None]:
+            # Not a generator itself: the scope must be read where the handler calls.
+            scope = current()
+            try:
+                version = self._admit(scope, prompt, sampling_params)
+            except SoftpromptError as error:
+                raise scope.refuse(error) from None
+            if version is None:
+                stream: AsyncGenerator[Any, None] = generate(
+                    prompt, sampling_params, request_id, **kwargs
+                )
+                return stream
+
+            def start(attempt: int) -> AsyncGenerator[Any, None]:
+                suffix = f"-r{attempt}" if attempt else ""
+                again: AsyncGenerator[Any, None] = generate(
+                    prompt, sampling_params, request_id + suffix, **kwargs
+                )
+                return again
+
+            return self._leased(version, start, request_id, scope)
+
+        engine.generate = guarded
+
+    def _admit(self, scope: RequestScope, prompt: Any, sampling_params: Any) -> Version | None:
+        """Attach the reference if this request has a soft version; None if it has none.
+
+        Raises:
+            BadRequest: ``reserved_vllm_xargs``, ``reserved_cache_salt`` or
+                ``softprompt_mismatch``.
+            Unavailable: ``softprompt_not_rendered`` if a prompt was asked for, but the handler
+                took a way to the engine that we don't know.
+        """
+        extra = getattr(sampling_params, "extra_args", None) or {}
+        if KEY in extra:
+            msg = f"extra_args must not hold `{KEY}`; it is reserved."
+            raise BadRequest(msg, code="reserved_vllm_xargs", param="extra_args")
+        decision = scope.decision
+        if decision is not None and not scope.added:
+            msg = f"{decision.version.label} was not added to this request, so it is not answered."
+            raise Unavailable(msg, code="softprompt_not_rendered", retry_after=None)
+        rendered = prompt if isinstance(prompt, dict) else {}
+        salt = rendered.get("cache_salt")
+        if decision is None or decision.version.kind != "soft":
+            if is_reserved(salt):
+                msg = "cache_salt must not begin with `sp:`; it is reserved."
+                raise BadRequest(msg, code="reserved_cache_salt", param="cache_salt")
+            return None
+        version = decision.version
+        reference = Reference(version.digest, version.virtual_tokens)
+        check_pair(reference, salt, rendered.get("prompt_token_ids"), self.placeholder)
+        sampling_params.extra_args = {**extra, KEY: reference.to_extra_args()}
+        return version
+
+    async def _leased(
+        self,
+        version: Version,
+        start: Callable[[int], AsyncGenerator[Any, None]],
+        request_id: str,
+        scope: RequestScope,
+    ) -> AsyncGenerator[Any, None]:
+        """Run the request under a lease of its own; a background answer outlives its HTTP call.
+
+        A version that turns out to be lost is loaded again and the request started once more, as
+        long as nothing has been answered.
+
+        Raises:
+            Unavailable: ``softprompt_lost`` if that is not possible.
+        """
+        lease = self.residency.lease(version)
+        try:
+            await self.residency.ensure(version)
+            for attempt in (0, 1):
+                answered = False
+                # Closed here, not by the collector: the engine stops before the lease ends.
+                async with aclosing(start(attempt)) as outputs:
+                    async for output in outputs:
+                        if not answered and _failed(output) and await self._lost(version, attempt):
+                            break
+                        answered = True
+                        output.request_id = request_id
+                        yield output
+                    else:
+                        return
+        except SoftpromptError as error:
+            raise scope.refuse(error) from None
+        finally:
+            lease.release()
+
+    async def _lost(self, version: Version, attempt: int) -> bool:
+        """Whether to start once more: the version is resident now, and this was the first try.
+
+        Also if it was resident when asked: another request that failed may have loaded it again.
+        """
+        try:
+            async with asyncio.timeout(30):
+                recovered = await self.residency.recover(version)
+        except (SoftpromptError, TimeoutError) as error:
+            msg = f"{version.label} is not resident on the workers and can't be loaded: {error}"
+            raise Unavailable(msg, code="softprompt_lost") from error
+        if recovered and attempt:
+            msg = f"{version.label} was lost again while the request ran."
+            raise Unavailable(msg, code="softprompt_lost")
+        return not attempt
+
+
+def _failed(output: Any) -> bool:
+    """Whether the engine ended this request with an error before its first token."""
+    return any(o.finish_reason == "error" and not o.token_ids for o in output.outputs)

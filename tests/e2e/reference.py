@@ -1,0 +1,76 @@
+"""What a served answer must equal: Transformers on input embeddings, and PEFT itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+TEMPLATE = {"add_generation_prompt": True, "return_dict": True}
+
+
+@dataclass
+class Reference:
+    """The demo model in Transformers, float32, greedy."""
+
+    folder: Path
+
+    @cached_property
+    def model(self) -> Any:
+        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(self.folder)
+
+    def chat_ids(self, content: str) -> list[int]:
+        messages = [{"role": "user", "content": content}]
+        return self.tokenizer.apply_chat_template(messages, **TEMPLATE)["input_ids"]
+
+    def text_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text)["input_ids"]
+
+    def embeddings(self, ids: list[int], rows: torch.Tensor | None = None) -> torch.Tensor:
+        """``[n + len(ids), hidden_size]``: the virtual rows first, as PEFT concatenates."""
+        visible = self.model.get_input_embeddings()(torch.tensor(ids)).detach()
+        return visible if rows is None else torch.cat([rows.float(), visible])
+
+    def greedy(self, ids: list[int], rows: torch.Tensor | None = None, *, tokens: int) -> list[int]:
+        """The answer's token ids, without the end-of-turn token."""
+        embeddings = self.embeddings(ids, rows)[None]
+        with torch.inference_mode():
+            out = self.model.generate(
+                inputs_embeds=embeddings,
+                attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
+                max_new_tokens=tokens,
+                do_sample=False,
+            )
+        return [token for token in out[0].tolist() if token != self.model.config.eos_token_id]
+
+    def answer(self, ids: list[int], rows: torch.Tensor | None = None, *, tokens: int) -> str:
+        return self.tokenizer.decode(
+            self.greedy(ids, rows, tokens=tokens), skip_special_tokens=True
+        )
+
+    def first_logprobs(self, ids: list[int], rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-probabilities ``[vocabulary]`` of the first generated token."""
+        with torch.inference_mode():
+            logits = self.model(inputs_embeds=self.embeddings(ids, rows)[None]).logits[0, -1]
+        return torch.log_softmax(logits, dim=-1)
+
+    def random_rows(self, n: int, seed: int) -> torch.Tensor:
+        """A plausible soft prompt ``[n, hidden_size]``: noisy embeddings of random words."""
+        generator = torch.Generator().manual_seed(seed)
+        table = self.model.get_input_embeddings().weight.detach()
+        ids = torch.randint(100, len(table) - 100, (n,), generator=generator)
+        noise = torch.randn(n, table.shape[1], generator=generator)
+        return table[ids] + 0.02 * noise
+
+
+def safetensors_bytes(rows: torch.Tensor) -> bytes:
+    return safetensors.torch.save({"prompt_embeddings": rows.contiguous()})

@@ -1,0 +1,188 @@
+"""Engines started otherwise: plain vLLM, tiny chunks and cache, two API servers, a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.conftest import TICKET, import_support
+from e2e.harness import PLAIN, Admin, Server
+from e2e.reference import Reference, safetensors_bytes
+
+OUR_FLAGS = (
+    *("--worker-extension-cls", "softprompt_serve.vllm_plugin.worker.SoftpromptWorker"),
+    "--enable-prompt-embeds",
+)
+PLUGIN = {"VLLM_PLUGINS": "softprompt_serve"}
+TOKENS = 80
+
+
+@pytest.fixture(scope="module")
+def tight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Plain vLLM with the documented flags; chunks of 48 tokens; cache for about three requests."""
+    server = Server(
+        model,
+        tmp_path_factory.mktemp("tight"),
+        flags=(
+            *OUR_FLAGS,
+            *("--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"),
+            *("--max-num-batched-tokens", "48", "--kv-cache-memory-bytes", str(160 * 2**20)),
+        ),
+        environment=PLUGIN,
+        command=PLAIN,
+    )
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+def metric(admin: Admin, name: str) -> float:
+    text = admin.root.get("/metrics").text
+    return sum(float(v) for v in re.findall(rf"^{name}{{[^}}]*}} (\S+)$", text, re.MULTILINE))
+
+
+def test_chunks_smaller_than_n_and_preemption_change_no_answer(
+    tight: Server, reference: Reference
+) -> None:
+    admin = tight.admin()
+    sizes = {"n200": 200, "n60": 60, "n129": 129}
+    tensors = {name: reference.random_rows(n, seed=n) for name, n in sizes.items()}
+    for name, tensor in tensors.items():
+        admin.imported("tight", safetensors_bytes(tensor), version=name)
+    texts = [TICKET, "Once upon a time", "A list of fruits: apple,", "The weather today is"]
+    jobs = [(name, text) for text in texts for name in tensors] * 2
+
+    async def run() -> list[str]:
+        async with tight.async_client() as client:
+
+            async def one(name: str, text: str) -> str:
+                answer = await client.completions.create(
+                    model=f"tight@{name}",
+                    prompt=text,
+                    temperature=0,
+                    max_tokens=TOKENS,
+                    extra_body={"ignore_eos": True},
+                )
+                return answer.choices[0].text
+
+            return await asyncio.gather(*(one(*job) for job in jobs))
+
+    answers = asyncio.run(run())
+    assert metric(admin, "vllm:num_preemptions_total") > 0, "nothing was preempted"
+    wanted: dict[tuple[str, str], str] = {}
+    for job, answer in zip(jobs, answers, strict=True):
+        if job not in wanted:
+            name, text = job
+            wanted[job] = greedy_past_the_end(reference, text, tensors[name])
+        assert answer == wanted[job], job
+
+
+def greedy_past_the_end(reference: Reference, text: str, tensor) -> str:  # noqa: ANN001
+    import torch  # noqa: PLC0415
+
+    embeddings = reference.embeddings(reference.text_ids(text), tensor)[None]
+    with torch.inference_mode():
+        out = reference.model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
+            min_new_tokens=1,
+            max_new_tokens=TOKENS,
+            do_sample=False,
+            eos_token_id=-1,
+        )
+    return reference.tokenizer.decode(out[0], skip_special_tokens=True)
+
+
+def test_raw_prompt_embeds_are_refused_by_default(tight: Server) -> None:
+    answer = tight.admin().root.post(
+        "/v1/completions", json={"model": "tight@n60", "prompt": None, "prompt_embeds": "AAAA"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "raw_prompt_embeds_disabled"
+
+
+def test_a_missing_flag_is_named_by_the_failing_start(
+    model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    server = Server(
+        model,
+        tmp_path_factory.mktemp("flagless"),
+        flags=("--max-model-len", "256", "--enforce-eager"),
+        environment=PLUGIN,
+        command=PLAIN,
+    )
+    server.launch()
+    try:
+        assert server.wait_exit() != 0
+        log = server.tail(20_000)
+        assert "Add --enable-prompt-embeds." in log
+        assert f"Add --worker-extension-cls {OUR_FLAGS[1]}." in log
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def pair(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two API servers in front of one engine."""
+    server = Server(
+        model,
+        tmp_path_factory.mktemp("pair"),
+        flags=(
+            *("--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"),
+            *("--api-server-count", "2"),
+        ),
+        environment={"SOFTPROMPT_ADMIN_TOKEN": "a-token-for-two"},
+    )
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+def ask_each(server: Server, model: str, times: int = 16) -> set[tuple[str, str]]:
+    """Answers over fresh connections, which the kernel spreads over both servers."""
+    answers = set()
+    for _ in range(times):
+        with server.client() as client:
+            answer = client.chat.completions.create(
+                model=model,
+                messages=[{"role": "user", "content": TICKET}],
+                temperature=0,
+                max_tokens=8,
+            )
+            answers.add((answer.model, answer.choices[0].message.content))
+    return answers
+
+
+def test_two_api_servers_follow_each_others_changes(pair: Server, reference: Reference) -> None:
+    admin = Admin(pair.url, "a-token-for-two")
+    tensors = {"v1": reference.random_rows(20, seed=71), "v2": reference.random_rows(140, seed=72)}
+    visible = reference.chat_ids(TICKET)
+    for name, tensor in tensors.items():
+        admin.imported("shared", safetensors_bytes(tensor), version=name)
+    for name in ("v1", "v2", "v1"):
+        admin.alias("shared", "production", name)
+        asyncio.run(asyncio.sleep(0.5))  # the other server looks ten times a second
+        wanted = reference.answer(visible, tensors[name], tokens=8)
+        assert ask_each(pair, "shared") == {(f"shared@{name}", wanted)}
+
+
+def test_a_crash_loses_nothing_that_was_acknowledged(pair: Server, reference: Reference) -> None:
+    admin = Admin(pair.url, "a-token-for-two")
+    import_support(admin)
+    before = admin.http.get("/prompts").json()
+    audit = admin.http.get("/audit").json()
+    answers = ask_each(pair, "support", times=2)
+    pair.stop(signal.SIGKILL)
+    pair.start()
+    after = admin.http.get("/prompts").json()
+    assert after == before
+    assert admin.http.get("/audit").json() == audit
+    states = {v["state"] for prompt in after["data"] for v in prompt["versions"]}
+    assert states == {"resident"}
+    assert ask_each(pair, "support", times=4) == answers
