@@ -40,11 +40,12 @@ check: ## Run every test that needs no engine, on the checkout
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python -m pytest -m "not engine" $(PYTEST)
 
-lint: ## Check style and types
+lint: ## Check style, types and that docs/settings.md is current
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m softprompt_serve.settings_docs --check
 
 format: ## Format the code and fix what can be fixed
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
@@ -53,7 +54,7 @@ format: ## Format the code and fix what can be fixed
 
 docs: ## Write docs/settings.md from the settings
 	@$(PYTHON) scripts/bootstrap.py
-	@$(BIN)/python scripts/settings_docs.py > docs/settings.md
+	@$(BIN)/python -m softprompt_serve.settings_docs
 
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo

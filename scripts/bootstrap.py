@@ -168,7 +168,7 @@ def install(name: str) -> None:
     else:
         lock = LOCKS / f"{name}.txt"
         count = sum("==" in line for line in lock.read_text().splitlines())
-        title = f"installing {count} packages of requirements/{name}.txt"
+        title = f"installing requirements/{name}.txt, {count} pins"
         pip(title, "--require-hashes", "-r", str(lock))
 
 
@@ -202,8 +202,10 @@ def bootstrap(layers: list[str]) -> None:
     done = read_stamp()
     if goal.items() <= done.items():
         return
-    print(f"Preparing .venv ({kind}); this is done once.", flush=True)
-    if done.get("place") != goal["place"]:
+    fresh = done.get("place") != goal["place"]
+    doing = "Preparing .venv, once" if fresh else "Updating .venv"
+    print(f"{doing} ({kind}):", flush=True)
+    if fresh:
         create(python)
         done = {"place": goal["place"]}
     for name in goal:

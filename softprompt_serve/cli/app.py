@@ -40,16 +40,22 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"softprompt-serve {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Serve versioned soft prompts with vLLM, and manage them on a running server."""
-    if version:
-        print(f"softprompt-serve {__version__}")
-        raise typer.Exit
 
 
 @app.command(
@@ -72,7 +78,7 @@ def serve(context: typer.Context) -> None:
 
     Settings of our own are SOFTPROMPT_* variables: docs/settings.md. The server is ready when
     GET /softprompts/v1/readyz answers 200.
-    """
+    """  # noqa: D301 - the backspace is typer's mark of lines that must not be refilled
     with reported(as_json=False):
         # vLLM and torch take seconds to import, and no other command needs them.
         from softprompt_serve.vllm_plugin.launch import serve as launch  # noqa: PLC0415

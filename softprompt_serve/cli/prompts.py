@@ -216,8 +216,13 @@ def _split(label: str) -> tuple[str, str]:
     return prompt, version
 
 
+def can_ask() -> bool:
+    """Whether a person is there to answer."""
+    return sys.stdin.isatty()
+
+
 def _confirm(label: str) -> None:
-    if not sys.stdin.isatty():
+    if not can_ask():
         msg = f"Removing {label} needs --yes where nobody can be asked."
         raise BadRequest(msg, code="confirmation_needed")
     typer.confirm(f"Remove {label} for good?", abort=True, err=True)

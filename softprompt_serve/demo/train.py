@@ -18,9 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import torch
 import typer
-from peft import PeftModel, PromptTuningConfig, PromptTuningInit, TaskType, get_peft_model
+from peft import (
+    PeftModel,
+    PromptTuningConfig,
+    PromptTuningInit,
+    TaskType,
+    get_peft_model,
+    set_peft_model_state_dict,
+)
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from softprompt_serve.demo import tickets
@@ -52,6 +60,8 @@ class Recipe:
         epochs: passes over them.
         augment: misspell, lower- or upper-case half of the tickets anew in each epoch.
         learning_rate: the peak; warms up over 10 steps, then decays along a cosine to zero.
+        start: the version whose rows training continues from; None starts from the embeddings of
+            :data:`INSTRUCTION`.
         batch_size: tickets per step.
     """
 
@@ -60,12 +70,13 @@ class Recipe:
     epochs: int
     augment: bool
     learning_rate: float
+    start: str | None = None
     batch_size: int = 8
 
 
 RECIPES: Final = {
     "v2": Recipe(seed=2, per_label=30, epochs=5, augment=False, learning_rate=0.02),
-    "v3": Recipe(seed=3, per_label=60, epochs=7, augment=True, learning_rate=0.02),
+    "v3": Recipe(seed=3, per_label=60, epochs=3, augment=True, learning_rate=0.02, start="v2"),
 }
 
 _WARMUP_STEPS = 10
@@ -135,12 +146,18 @@ def batch_loss(
     return cross_entropy(logits, torch.tensor([t for target in targets for t in target]))
 
 
-def wrap(directory: Path, seed: int) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """The frozen base with a fresh text-initialised prompt, seeded."""
-    torch.manual_seed(seed)
+def wrap(directory: Path, recipe: Recipe) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """The frozen base with the prompt that the recipe starts from, seeded.
+
+    Raises:
+        FileNotFoundError: the version to start from has not been trained.
+    """
+    torch.manual_seed(recipe.seed)
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(mode=True)
     model, tokenizer = load_base(directory)
+    if recipe.start:
+        return _resume(model, recipe.start), tokenizer
     config = PromptTuningConfig(
         task_type=TaskType.CAUSAL_LM,
         num_virtual_tokens=VIRTUAL_TOKENS,
@@ -149,6 +166,18 @@ def wrap(directory: Path, seed: int) -> tuple[PeftModel, PreTrainedTokenizerBase
         tokenizer_name_or_path=str(directory),
     )
     return get_peft_model(model, config), tokenizer
+
+
+def _resume(model: Any, version: str) -> PeftModel:
+    config = PromptTuningConfig(
+        task_type=TaskType.CAUSAL_LM,
+        num_virtual_tokens=VIRTUAL_TOKENS,
+        prompt_tuning_init=PromptTuningInit.RANDOM,
+    )
+    tuned = get_peft_model(model, config)
+    rows = load_file(PROMPTS / f"support-{version}" / "adapter_model.safetensors")
+    set_peft_model_state_dict(tuned, rows)
+    return tuned
 
 
 def fit(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[float]:
@@ -226,7 +255,7 @@ def record(version: str, recipe: Recipe, losses: Sequence[float]) -> dict[str, A
             "tickets": len(chosen(recipe)),
         },
         "seed": recipe.seed,
-        "init": f"text: {INSTRUCTION}",
+        "init": f"rows of {recipe.start}" if recipe.start else f"text: {INSTRUCTION}",
         "training_code": f"python -m softprompt_serve.demo.train --version {version}",
         "created_by": "softprompt-serve demo",
         "metrics": {"train_loss": round(losses[-1], 4)},
@@ -246,7 +275,7 @@ def main(
         raise typer.BadParameter(message)
     recipe, folder = RECIPES[version], out or PROMPTS / f"support-{version}"
     began = time.monotonic()
-    tuned, tokenizer = wrap(model, recipe.seed)
+    tuned, tokenizer = wrap(model, recipe)
     losses = fit(tuned, tokenizer, recipe)
     save(tuned, folder)
     text = json.dumps(record(version, recipe, losses), indent=2) + "\n"

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
@@ -35,10 +35,19 @@ class OurRoute(APIRoute):
                 return await handle(request)
             except RequestValidationError as error:
                 return error_response(_as_bad_request(error))
+            except HTTPException as error:
+                return error_response(_as_ours(error))
             except SoftpromptError as error:
                 return error_response(error)
 
         return handled
+
+
+def _as_ours(error: HTTPException) -> SoftpromptError:
+    """FastAPI wraps what happens while it reads a body: our own refusals, and bad multipart."""
+    if isinstance(error.__cause__, SoftpromptError):
+        return error.__cause__
+    return BadRequest(f"The body can't be read: {error.detail}", code="invalid_body")
 
 
 def _as_bad_request(error: RequestValidationError) -> BadRequest:

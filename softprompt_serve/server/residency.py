@@ -96,7 +96,9 @@ class Residency:
             if digest in self._resident:
                 return
             keep = self._keep()
-            if not await self.workers.restore(digest, keep):
+            if await self.workers.restore(digest, keep):
+                await self.refresh()  # others may have been evicted for it
+            else:
                 header, data = await asyncio.to_thread(self.store.get, digest)
                 evicted = await self.workers.load(header, data, keep)
                 self._resident.difference_update(evicted)

@@ -64,15 +64,18 @@ class Service:
         await self.residency.refresh()
         self.snapshot = await asyncio.to_thread(self.catalogue.snapshot)
         self._pin()
-        self.unloadable = await restore_all(self.residency, _by_urgency(self.snapshot))
+        await self._restore(_by_urgency(self.snapshot))
         await self.feed.start()
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Follow a change, made here or elsewhere: load what new traffic needs, then switch."""
-        urgent = _production(snapshot)
-        self.unloadable = await restore_all(self.residency, urgent)
+        await self._restore(_production(snapshot))
         self.snapshot = snapshot
         self._pin()
+
+    async def restore_production(self) -> None:
+        """Load what `production` names and the workers have lost, as far as the bank has room."""
+        await self._restore(_production(self.snapshot))
 
     def find_prompt(self, name: str) -> Prompt:
         """The prompt of that name.
@@ -132,6 +135,7 @@ class Service:
             try:
                 await self.residency.ensure(added)
             except SoftpromptError as error:
+                self.unloadable[added.label] = error.message
                 logger.warning("%s is stored but not resident: %s", added.label, error.message)
         await self.feed.refresh()
         return added, created
@@ -216,6 +220,13 @@ class Service:
         )
         if forget and not _twins(self.snapshot, version):
             await asyncio.to_thread(self.store.delete, version.digest)
+
+    async def _restore(self, versions: list[Version]) -> None:
+        """Load ``versions``; reasons why others are not resident stay as they were."""
+        tried = {version.label for version in versions}
+        problems = await restore_all(self.residency, versions)
+        others = {label: why for label, why in self.unloadable.items() if label not in tried}
+        self.unloadable = others | problems
 
     def _pin(self) -> None:
         self.residency.pinned = frozenset(v.digest for v in _production(self.snapshot))

@@ -42,6 +42,8 @@ class AppState:
         checks = {"overlay": "ok", "workers": "ok", "production": "ok", "catalogue": "ok"}
         try:
             await self.service.residency.refresh()
+            # A version that was lost gets no traffic that would load it while we are not ready.
+            await self.service.restore_production()
         except SoftpromptError as error:
             checks["workers"] = error.message
         if waiting := self._production_not_resident():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from softprompt_serve.vllm_plugin.reference import check_pair, reference_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from softprompt_serve.vllm_plugin.overlay import Overlay
 
@@ -83,12 +83,36 @@ def _fail(scheduler: Any, request_ids: frozenset[str]) -> None:
 
     present = [rid for rid in request_ids if rid in scheduler.requests]
     tainted = set().union(*(blocks_of(rid) for rid in present))
+    for rid in present:
+        tainted |= _forget_hashes(kv, scheduler.requests[rid].block_hashes)
     running = (request.request_id for request in scheduler.running)
     ending = {*present, *(rid for rid in running if blocks_of(rid) & tainted)}
     logger.error("Failing requests whose soft prompt is not resident: %s", sorted(ending))
     kv.evict_blocks(tainted.union(*(blocks_of(rid) for rid in ending)))
     # vLLM ends every request in this set with FINISHED_ERROR within update_from_output.
     scheduler.encoder_cache_mismatch_reqs.update(ending)
+
+
+def _forget_hashes(kv: Any, hashes: Sequence[Any]) -> set[int]:
+    """Evict what the prefix cache has under a request's hashes, and say which blocks that was.
+
+    A request that was preempted since its step began has no blocks any more, but those that it
+    wrote stay in the cache. A hash may have several blocks, of which one is found at a time.
+    """
+    from vllm.v1.core.kv_cache_utils import resolve_block_hashes  # noqa: PLC0415 - engine only
+
+    pool = kv.block_pool
+    found: set[int] = set()
+    for manager in kv.coordinator.single_type_managers:
+        groups = [manager.kv_cache_group_id]
+        for block_hash in resolve_block_hashes(hashes, pool.hash_block_size, manager.block_size):
+            while cached := pool.get_cached_block(block_hash, groups):
+                block_id = cached[0].block_id
+                if block_id in found:
+                    break
+                found.add(block_id)
+                kv.evict_blocks({block_id})
+    return found
 
 
 def patch_engine_core(engine_core: type[Any], placeholder_of: Callable[[Any], int]) -> None:

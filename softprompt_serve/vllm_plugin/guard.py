@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from copy import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,12 @@ class EngineGuard:
                     prompt, sampling_params, request_id, **kwargs
                 )
                 return stream
+            params = _with_reference(sampling_params, version)
 
             def start(attempt: int) -> AsyncGenerator[Any, None]:
                 suffix = f"-r{attempt}" if attempt else ""
                 again: AsyncGenerator[Any, None] = generate(
-                    prompt, sampling_params, request_id + suffix, **kwargs
+                    prompt, params, request_id + suffix, **kwargs
                 )
                 return again
 
@@ -64,7 +66,7 @@ class EngineGuard:
         engine.generate = guarded
 
     def _admit(self, scope: RequestScope, prompt: Any, sampling_params: Any) -> Version | None:
-        """Attach the reference if this request has a soft version; None if it has none.
+        """The soft version that this request must have, or None if it has none.
 
         Raises:
             BadRequest: ``reserved_vllm_xargs``, ``reserved_cache_salt`` or
@@ -90,7 +92,6 @@ class EngineGuard:
         version = decision.version
         reference = Reference(version.digest, version.virtual_tokens)
         check_pair(reference, salt, rendered.get("prompt_token_ids"), self.placeholder)
-        sampling_params.extra_args = {**extra, KEY: reference.to_extra_args()}
         return version
 
     async def _leased(
@@ -143,6 +144,14 @@ class EngineGuard:
             msg = f"{version.label} was lost again while the request ran."
             raise Unavailable(msg, code="softprompt_lost")
         return not attempt
+
+
+def _with_reference(sampling_params: Any, version: Version) -> Any:
+    """A copy, because a handler may use its own object again, for a request's next turn."""
+    reference = Reference(version.digest, version.virtual_tokens)
+    params = copy(sampling_params)
+    params.extra_args = {**(params.extra_args or {}), KEY: reference.to_extra_args()}
+    return params
 
 
 def _failed(output: Any) -> bool:

@@ -43,7 +43,8 @@ def salt_for(digest: str, users: str | None) -> str:
     salt = SALT_PREFIX + digest[:32]
     if users is None:
         return salt
-    return f"{salt}:{hashlib.sha256(users.encode(errors="surrogatepass")).hexdigest()[:32]}"
+    own = hashlib.sha256(users.encode(errors="surrogatepass")).hexdigest()  # JSON may hold any
+    return f"{salt}:{own[:32]}"
 
 
 def is_reserved(salt: str | None) -> bool:

@@ -156,6 +156,18 @@ ENGINE_SEAMS = (
         ("self", "block_ids"),
     ),
     Seam(
+        "vllm.v1.core.block_pool:BlockPool.get_cached_block",
+        "find KV blocks that a failed request wrote before it was preempted",
+        _ONE_FAILS,
+        ("self", "block_hash", "kv_cache_group_ids"),
+    ),
+    Seam(
+        "vllm.v1.core.kv_cache_utils:resolve_block_hashes",
+        "find KV blocks that a failed request wrote before it was preempted",
+        _ONE_FAILS,
+        ("block_hashes", "hash_block_size", "block_size"),
+    ),
+    Seam(
         "vllm.v1.core.kv_cache_utils:generate_block_hash_extra_keys",
         "rely on cache_salt being part of the first block's hash",
         "none needed",

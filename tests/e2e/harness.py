@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 
@@ -39,6 +40,7 @@ class Server:
     command: str = OURS
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    callers: list[Any] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -106,6 +108,8 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the server, and with SIGKILL its engine and workers at once too."""
+        while self.callers:
+            self.callers.pop().close()
         if self.process is None:
             return
         group = self.process.pid
@@ -127,15 +131,28 @@ class Server:
         return (self.home / "admin-token").read_text().strip()
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=300)
+        """An unchanged openai client; closed with the server."""
+        client = openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=300
+        )
+        self.callers.append(client)
+        return client
+
+    def messages_client(self) -> anthropic.Anthropic:
+        """An unchanged anthropic client; closed with the server."""
+        client = anthropic.Anthropic(base_url=self.url, api_key="none", max_retries=0)
+        self.callers.append(client)
+        return client
 
     def async_client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
             base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=300
         )
 
-    def admin(self) -> Admin:
-        return Admin(self.url, self.token())
+    def admin(self, token: str | None = None) -> Admin:
+        admin = Admin(self.url, token or self.token())
+        self.callers.append(admin)
+        return admin
 
 
 class Admin:
@@ -148,6 +165,10 @@ class Admin:
             timeout=120,
         )
         self.root = httpx.Client(base_url=url, timeout=120)
+
+    def close(self) -> None:
+        self.http.close()
+        self.root.close()
 
     def upload(self, prompt: str, tensor: bytes | None = None, **parts: str) -> httpx.Response:
         files = None if tensor is None else {"tensor": ("prompt.safetensors", tensor)}

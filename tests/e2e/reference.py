@@ -71,6 +71,23 @@ class Reference:
         noise = torch.randn(n, table.shape[1], generator=generator)
         return table[ids] + 0.02 * noise
 
+    def distinct_rows(
+        self, n: int, ids: list[int], names: tuple[str, ...], *, tokens: int
+    ) -> dict[str, torch.Tensor]:
+        """Rows for each name that answer ``ids`` differently, so that a mix-up would show."""
+        found: dict[str, torch.Tensor] = {}
+        answers: set[str] = set()
+        for seed in range(1, 100):
+            rows = self.random_rows(n, seed=seed)
+            answer = self.answer(ids, rows, tokens=tokens)
+            if answer not in answers:
+                answers.add(answer)
+                found[names[len(found)]] = rows
+            if len(found) == len(names):
+                return found
+        msg = f"found only {len(found)} of {len(names)} different answers"
+        raise AssertionError(msg)
+
 
 def safetensors_bytes(rows: torch.Tensor) -> bytes:
     return safetensors.torch.save({"prompt_embeddings": rows.contiguous()})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import anthropic
 import openai
 import pytest
 import torch
@@ -58,7 +57,7 @@ def test_streamed_responses_answer_the_same(client: openai.OpenAI, wanted: str) 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_anthropics_messages_answer_the_same(server: Server, wanted: str, stream: bool) -> None:
-    client = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
+    client = server.messages_client()
     request: dict[str, Any] = {
         "model": "support",
         "messages": MESSAGES,
@@ -87,7 +86,7 @@ def test_a_hard_version_reaches_responses_and_messages(
         model="support@v1", input=TICKET, temperature=0, max_output_tokens=TOKENS
     )
     assert response.output_text == text
-    message = anthropic.Anthropic(base_url=server.url, api_key="none").messages.create(
+    message = server.messages_client().messages.create(
         model="support@v1", messages=MESSAGES, max_tokens=TOKENS, temperature=0
     )
     assert message.content[0].text == text

@@ -82,12 +82,9 @@ def expected_texts(reference: Reference, tensors: dict[str, torch.Tensor]) -> di
 def test_five_hundred_swaps_under_load_lose_and_mix_up_nothing(
     server: Server, admin: Admin, reference: Reference
 ) -> None:
-    tensors = {
-        "left": reference.random_rows(20, seed=21),
-        "right": reference.random_rows(20, seed=22),
-    }
+    visible = reference.chat_ids(TICKET)
+    tensors = reference.distinct_rows(20, visible, ("left", "right"), tokens=TOKENS)
     texts = expected_texts(reference, tensors)
-    assert texts["left"] != texts["right"]
     digests = {
         name: admin.imported("swap", safetensors_bytes(tensor), version=name)["digest"]
         for name, tensor in tensors.items()
@@ -178,7 +175,9 @@ def test_a_removal_waits_for_the_answer_that_has_begun(
 def test_evicted_versions_come_back_from_the_host_and_answer_the_same(
     server: Server, admin: Admin, reference: Reference
 ) -> None:
-    tensors = {f"e{i}": reference.random_rows(250, seed=50 + i) for i in range(6)}
+    names = tuple(f"e{i}" for i in range(6))
+    visible = reference.chat_ids(TICKET)
+    tensors = reference.distinct_rows(250, visible, names, tokens=TOKENS)
     digests = {
         name: admin.imported("evict", safetensors_bytes(tensor), version=name)["digest"]
         for name, tensor in tensors.items()

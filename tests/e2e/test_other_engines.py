@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from e2e.conftest import TICKET, import_support
 from e2e.harness import PLAIN, Admin, Server
 from e2e.reference import Reference, safetensors_bytes
@@ -82,9 +83,7 @@ def test_chunks_smaller_than_n_and_preemption_change_no_answer(
         assert answer == wanted[job], job
 
 
-def greedy_past_the_end(reference: Reference, text: str, tensor) -> str:  # noqa: ANN001
-    import torch  # noqa: PLC0415
-
+def greedy_past_the_end(reference: Reference, text: str, tensor: torch.Tensor) -> str:
     embeddings = reference.embeddings(reference.text_ids(text), tensor)[None]
     with torch.inference_mode():
         out = reference.model.generate(
@@ -160,9 +159,9 @@ def ask_each(server: Server, model: str, times: int = 16) -> set[tuple[str, str]
 
 
 def test_two_api_servers_follow_each_others_changes(pair: Server, reference: Reference) -> None:
-    admin = Admin(pair.url, "a-token-for-two")
-    tensors = {"v1": reference.random_rows(20, seed=71), "v2": reference.random_rows(140, seed=72)}
+    admin = pair.admin("a-token-for-two")
     visible = reference.chat_ids(TICKET)
+    tensors = reference.distinct_rows(140, visible, ("v1", "v2"), tokens=8)
     for name, tensor in tensors.items():
         admin.imported("shared", safetensors_bytes(tensor), version=name)
     for name in ("v1", "v2", "v1"):
@@ -173,13 +172,14 @@ def test_two_api_servers_follow_each_others_changes(pair: Server, reference: Ref
 
 
 def test_a_crash_loses_nothing_that_was_acknowledged(pair: Server, reference: Reference) -> None:
-    admin = Admin(pair.url, "a-token-for-two")
+    admin = pair.admin("a-token-for-two")
     import_support(admin)
     before = admin.http.get("/prompts").json()
     audit = admin.http.get("/audit").json()
     answers = ask_each(pair, "support", times=2)
     pair.stop(signal.SIGKILL)
     pair.start()
+    admin = pair.admin("a-token-for-two")
     after = admin.http.get("/prompts").json()
     assert after == before
     assert admin.http.get("/audit").json() == audit

@@ -1,0 +1,103 @@
+"""The admin token: given, or generated once, readable by its owner alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from softprompt_serve.errors import StartupRefused, Unauthorized
+from softprompt_serve.server.auth import TOKEN_FILE, admin_token, check_bearer, stored_token
+from softprompt_serve.settings import Settings
+
+LENGTH_OF_32_BYTES = 43
+
+
+def token_at(home: Path, _attempt: int = 0) -> str:
+    return admin_token(Settings(home=home))
+
+
+def test_the_token_in_the_settings_comes_first(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, admin_token="a-token-of-mine")
+    assert admin_token(settings) == "a-token-of-mine"
+    assert not (tmp_path / TOKEN_FILE).exists()
+
+
+def test_a_generated_token_is_long_and_stays(tmp_path: Path) -> None:
+    token = token_at(tmp_path / "new" / "home")
+    assert len(token) >= LENGTH_OF_32_BYTES
+    assert token_at(tmp_path / "new" / "home") == token
+
+
+def test_a_generated_token_can_be_read_by_its_owner_alone(tmp_path: Path) -> None:
+    token_at(tmp_path)
+    assert (tmp_path / TOKEN_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_but_the_token_is_left_behind(tmp_path: Path) -> None:
+    token_at(tmp_path)
+    token_at(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [TOKEN_FILE]
+
+
+def test_a_token_that_others_can_read_ends_the_start(tmp_path: Path) -> None:
+    path = tmp_path / TOKEN_FILE
+    path.write_text("a-token-of-mine\n")
+    path.chmod(0o644)
+    with pytest.raises(StartupRefused, match="chmod 600") as caught:
+        token_at(tmp_path)
+    assert caught.value.code == "admin_token_unsafe"
+
+
+def test_a_token_written_by_hand_is_taken_without_its_newline(tmp_path: Path) -> None:
+    path = tmp_path / TOKEN_FILE
+    path.write_text("a-token-of-mine\n")
+    path.chmod(0o600)
+    assert token_at(tmp_path) == "a-token-of-mine"
+
+
+def test_threads_that_start_at_once_agree_on_one_token(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        tokens = set(pool.map(partial(token_at, tmp_path), range(32)))
+    assert tokens == {token_at(tmp_path)}
+
+
+def test_processes_that_start_at_once_agree_on_one_token(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        tokens = set(pool.map(partial(token_at, tmp_path), range(8)))
+    assert tokens == {token_at(tmp_path)}
+
+
+def test_a_client_on_this_machine_finds_the_token(tmp_path: Path) -> None:
+    assert stored_token(Settings(home=tmp_path)) is None
+    token = token_at(tmp_path)
+    assert stored_token(Settings(home=tmp_path)) == token
+
+
+@pytest.mark.parametrize("header", ["Bearer secret-1", "bearer secret-1", "BEARER  secret-1 "])
+def test_the_right_bearer_is_let_in(header: str) -> None:
+    check_bearer(header, "secret-1")
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic secret-1", "secret-1"])
+def test_no_bearer_is_missing(header: str | None) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        check_bearer(header, "secret-1")
+    assert caught.value.code == "missing_admin_token"
+
+
+@pytest.mark.parametrize("given", ["secret-2", "secret-1x", "sécret-1", "secret"])
+def test_another_bearer_is_invalid_and_not_repeated(given: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        check_bearer(f"Bearer {given}", "secret-1")
+    assert caught.value.code == "invalid_admin_token"
+    assert "secret" not in caught.value.message
+
+
+def test_an_empty_token_lets_nobody_in() -> None:
+    with pytest.raises(Unauthorized):
+        check_bearer("Bearer ", "")

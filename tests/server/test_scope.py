@@ -1,0 +1,270 @@
+"""The middleware that opens a request's scope: headers, errors in place of answers, the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
+from softprompt_serve.registry.snapshot import Version
+from softprompt_serve.router.choose import Decision
+from softprompt_serve.server.residency import Lease
+from softprompt_serve.server.scope import (
+    RequestScope,
+    ScopeMiddleware,
+    current,
+    error_response,
+    route_path,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import Message, Receive, Scope, Send
+
+VERSION = Version(
+    prompt="support",
+    version="v2",
+    digest="ab" * 32,
+    kind="soft",
+    virtual_tokens=20,
+    hidden_size=8,
+    dtype="float32",
+    text=None,
+    wanted=True,
+    created_at="2026-01-01T00:00:00Z",
+    created_by=None,
+)
+DECISION = Decision(VERSION, "production", "production", 7)
+CHAT = "/v1/chat/completions"
+
+
+class Answer:
+    """What a client gets from a handler behind the middleware."""
+
+    def __init__(
+        self,
+        handle: Callable[[RequestScope], None],
+        path: str = CHAT,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.sent: list[Message] = []
+        self.scopes: list[RequestScope] = []
+        self.leased_at_end = True
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            self.scopes.append(current())
+            handle(current())
+            start = [(b"content-type", b"text/event-stream")]
+            await send({"type": "http.response.start", "status": 200, "headers": start})
+            await send({"type": "http.response.body", "body": b"one", "more_body": True})
+            await send({"type": "http.response.body", "body": b"two"})
+            self.leased_at_end = current().lease is not None
+
+        async def send(message: Message) -> None:
+            self.sent.append(message)
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        raw = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": raw}
+        asyncio.run(ScopeMiddleware(app)(scope, receive, send))
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {k.decode(): v.decode() for k, v in self.sent[0]["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.sent[1:])
+
+
+def decided(scope: RequestScope) -> None:
+    scope.decision = DECISION
+
+
+def refused(error: SoftpromptError) -> Callable[[RequestScope], None]:
+    def refuse(scope: RequestScope) -> None:
+        scope.refuse(error)
+
+    return refuse
+
+
+def test_an_answer_names_its_version_in_headers() -> None:
+    headers = Answer(decided).headers
+    assert {k: v for k, v in headers.items() if k.startswith("x-softprompt")} == {
+        "x-softprompt-name": "support",
+        "x-softprompt-version": "v2",
+        "x-softprompt-kind": "soft",
+        "x-softprompt-digest": VERSION.digest,
+        "x-softprompt-arm": "production",
+        "x-softprompt-reason": "production",
+        "x-softprompt-generation": "7",
+        "x-softprompt-virtual-tokens": "20",
+    }
+
+
+def test_a_streamed_answer_passes_chunk_by_chunk() -> None:
+    answer = Answer(decided)
+    assert [message.get("body") for message in answer.sent] == [None, b"one", b"two"]
+    assert answer.headers["content-type"] == "text/event-stream"
+
+
+def test_an_answer_of_the_base_model_names_nothing() -> None:
+    answer = Answer(lambda _scope: None)
+    assert not [name for name in answer.headers if name.startswith("x-softprompt")]
+
+
+def test_a_refused_request_is_answered_with_the_error_whatever_the_handler_sends() -> None:
+    answer = Answer(refused(BadRequest("No.", code="softprompt_text_only", param="messages")))
+    assert answer.status == 400
+    assert json.loads(answer.body) == {
+        "error": {
+            "message": "No.",
+            "type": "invalid_request_error",
+            "param": "messages",
+            "code": "softprompt_text_only",
+        }
+    }
+    assert answer.headers["x-softprompt-error"] == "softprompt_text_only"
+
+
+def test_a_refusal_that_may_pass_says_when_to_try_again() -> None:
+    answer = Answer(refused(Unavailable("Later.", code="bank_full", retry_after=3)))
+    assert (answer.status, answer.headers["retry-after"]) == (503, "3")
+
+
+def test_a_refusal_that_will_not_pass_does_not() -> None:
+    answer = Answer(refused(Unavailable("Never.", retry_after=None)))
+    assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_anthropics_routes_get_errors_in_anthropics_shape(path: str) -> None:
+    answer = Answer(refused(BadRequest("No.")), path)
+    assert json.loads(answer.body) == {
+        "type": "error",
+        "error": {"type": "invalid_request_error", "message": "No."},
+    }
+
+
+def test_an_error_after_the_first_byte_leaves_the_stream_alone() -> None:
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        current().refuse(Unavailable("Lost."))
+        await send({"type": "http.response.body", "body": b"data: error"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+    asyncio.run(ScopeMiddleware(app)(scope, receive, send))
+    assert [message.get("body") for message in sent] == [None, b"data: error"]
+
+
+def test_the_lease_lasts_until_the_last_byte_and_ends_once() -> None:
+    released: list[str] = []
+
+    def lease(scope: RequestScope) -> None:
+        scope.lease = Lease("d", released.append)
+
+    answer = Answer(lease)
+    assert answer.leased_at_end
+    assert released == ["d"]
+    assert answer.scopes[0].lease is None
+
+
+def test_the_lease_ends_when_the_handler_fails() -> None:
+    released: list[str] = []
+
+    def fail(scope: RequestScope) -> None:
+        scope.lease = Lease("d", released.append)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        Answer(fail)
+    assert released == ["d"]
+
+
+def test_a_lease_that_is_released_twice_ends_once() -> None:
+    released: list[str] = []
+    lease = Lease("d", released.append)
+    lease.release()
+    lease.release()
+    assert released == ["d"]
+
+
+def test_the_pin_header_is_read() -> None:
+    answer = Answer(lambda _scope: None, headers={"x-softprompt-version": "v3"})
+    assert answer.scopes[0].pinned == "v3"
+
+
+def test_requests_do_not_share_a_scope() -> None:
+    first, second = Answer(decided), Answer(lambda _scope: None)
+    assert second.scopes[0].decision is None
+    assert first.scopes[0] is not second.scopes[0]
+
+
+def test_outside_of_a_request_nothing_is_decided_or_remembered() -> None:
+    current().decision = DECISION
+    assert current().decision is None
+    assert not current().covered
+
+
+@pytest.mark.parametrize(
+    "path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages"]
+)
+def test_proven_routes_are_covered(path: str) -> None:
+    assert RequestScope(path).covered
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/chat/completions/batch", "/v1/messages/count_tokens", "/inference/v1/generate", "/pooling"],
+)
+def test_other_routes_are_not(path: str) -> None:
+    assert not RequestScope(path).covered
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "expected"),
+    [
+        ("/v1/models", "", "/v1/models"),
+        ("/api/v1/models", "/api", "/v1/models"),
+        ("/v1/models", "/api", "/v1/models"),
+        ("/v1/models", "/v", "/v1/models"),
+        ("/api", "/api", ""),
+    ],
+)
+def test_a_root_path_is_taken_off_as_the_router_does_it(
+    path: str, root: str, expected: str
+) -> None:
+    from starlette._utils import get_route_path  # noqa: PLC0415, PLC2701 - what it must equal
+
+    scope = {"path": path, "root_path": root}
+    assert route_path(scope) == get_route_path(scope) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (401, "authentication_error"), (404, "not_found_error")],
+)
+def test_error_types_are_openais(status: int, kind: str) -> None:
+    class Error(SoftpromptError):
+        pass
+
+    Error.status = status
+    assert json.loads(bytes(error_response(Error("x")).body))["error"]["type"] == kind

@@ -1,0 +1,332 @@
+"""The demo's one command; the server it starts here is the real admin API without an engine."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from softprompt_serve.cli.client import Api
+from softprompt_serve.cli.upload import CONFIG
+from softprompt_serve.demo import child, serve
+from softprompt_serve.demo.prepare import FILES, MODEL_NAME
+from softprompt_serve.demo.seed import PROMPTS, seed
+from softprompt_serve.demo.words import curl, ready_text
+from softprompt_serve.errors import StartupRefused
+from softprompt_serve.testing import (
+    ADMIN_TOKEN,
+    HIDDEN_SIZE,
+    app_for_tests,
+    service_for_tests,
+    serving,
+    settings_for_tests,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Stands for `softprompt-serve serve`: the admin API on the asked port, with a process of its own.
+FAKE_SERVER = """
+import os, subprocess, sys
+from pathlib import Path
+import uvicorn
+from softprompt_serve.demo.prepare import MODEL_NAME
+from softprompt_serve.demo.serve import BASE_REVISION
+from softprompt_serve.release.records import BaseModelIdentity
+from softprompt_serve.testing import FakeWorkers, app_for_tests, service_for_tests
+
+port, home = int(sys.argv[1]), Path(os.environ["SOFTPROMPT_HOME"])
+engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+(home / "pids").write_text(f"{os.getpid()} {engine.pid}")
+identity = BaseModelIdentity(name=MODEL_NAME, revision=BASE_REVISION)
+service = service_for_tests(home, workers=FakeWorkers(hidden_size=576), identity=identity)
+uvicorn.run(app_for_tests(service), host="127.0.0.1", port=port)
+"""
+
+DEMO = """
+import sys, typer
+from softprompt_serve.demo import child, serve
+child._LEFTOVER_SECONDS = 0.5  # the stand-in for an engine doesn't notice that its server ended
+serve.command = lambda directory, host, port, flags, cpu: [sys.executable, *{command!r}, str(port)]
+typer.run(serve.main)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def until(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# --- what is started
+
+
+def test_on_a_cpu_the_server_computes_in_float32(tmp_path: Path) -> None:
+    started = serve.command(tmp_path, "127.0.0.1", 8000, [], cpu=True)
+    assert serve.flag(started, "--dtype") == "float32"
+
+
+def test_on_a_gpu_the_models_own_dtype_stays(tmp_path: Path) -> None:
+    assert "--dtype" not in serve.command(tmp_path, "127.0.0.1", 8000, [], cpu=False)
+
+
+def test_the_users_flags_come_last_and_so_overrule_ours(tmp_path: Path) -> None:
+    started = serve.command(tmp_path, "127.0.0.1", 8000, ["--max-num-seqs", "2"], cpu=True)
+    assert started[-2:] == ["--max-num-seqs", "2"]
+    assert serve.flag(started, "--max-num-seqs") == "2"
+
+
+def test_what_the_user_set_in_the_environment_stays() -> None:
+    given = {"VLLM_CPU_KVCACHE_SPACE": "7", "SOFTPROMPT_BASE_MODEL_REVISION": "mine"}
+    assert serve.environment(given, cpu=True).items() >= given.items()
+
+
+def test_the_kv_cache_of_a_cpu_is_bounded_by_default() -> None:
+    assert serve.environment({}, cpu=True)["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in serve.environment({}, cpu=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], ("127.0.0.1", 8000)),
+        (["--port", "9000"], ("127.0.0.1", 9000)),
+        (["--host=0.0.0.0", "--port=9000"], ("0.0.0.0", 9000)),
+    ],
+)
+def test_host_and_port_among_the_flags_are_heeded(
+    flags: list[str], expected: tuple[str, int]
+) -> None:
+    assert serve.where(flags, 8000) == expected
+
+
+@pytest.mark.parametrize("flags", [["--uds", "x"], ["--ssl_keyfile=k"], ["--port", "http"]])
+def test_flags_that_would_hide_the_server_from_the_demo_are_refused(flags: list[str]) -> None:
+    with pytest.raises(StartupRefused, match=flags[0].partition("=")[0]):
+        serve.where(flags, 8000)
+
+
+def test_a_taken_port_is_refused_by_name() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupRefused, match=str(port)):
+            serve.check_free("127.0.0.1", port)
+
+
+def test_the_served_revision_is_the_one_that_shipped_records_name() -> None:
+    records = [json.loads(path.read_text()) for path in PROMPTS.glob("*/record.json")]
+    named = {record.get("base_model_revision") for record in records} - {None}
+    assert named <= {serve.BASE_REVISION}
+
+
+# --- what the log tells
+
+
+def test_the_phase_is_that_of_the_last_telling_line() -> None:
+    lines = ["INFO Starting to load model x", "INFO something", "INFO Loading weights took 1 s"]
+    assert child.phase_after(lines, child.FIRST_PHASE) == "reserving memory and warming up"
+
+
+def test_lines_that_tell_nothing_leave_the_phase() -> None:
+    assert child.phase_after(["hello"], "before") == "before"
+
+
+def test_our_own_refusal_is_found_in_the_log() -> None:
+    lines = ["INFO a", "CRITICAL 1 softprompt-serve refuses to start: no overlay.", "Traceback"]
+    assert child.refusal_in(lines) == "no overlay."
+
+
+# --- the demo's versions, over HTTP
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    service = service_for_tests(tmp_path / "home")
+    with serving(app_for_tests(service)) as url, Api(url, ADMIN_TOKEN) as api:
+        yield api
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    folder = tmp_path / "prompts"
+    (folder / "support-v1").mkdir(parents=True)
+    (folder / "support-v1" / "text.txt").write_text("Answer in one word.\n")
+    (folder / "support-v2").mkdir()
+    tensors = {"prompt_embeddings": torch.ones(4, HIDDEN_SIZE)}
+    save_file(tensors, folder / "support-v2" / "adapter_model.safetensors")
+    config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}
+    (folder / "support-v2" / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "support-v2" / "record.json").write_text(json.dumps({"seed": 2}))
+    return folder
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def test_versions_are_imported_with_their_records_and_v2_becomes_production(
+    api: Api, shipped: Path
+) -> None:
+    assert seed(api, quiet(), shipped) == ["support@v1", "support@v2"]
+    found = api.get("/prompts/support").data
+    assert [version["kind"] for version in found["versions"]] == ["hard", "soft"]
+    assert found["versions"][1]["record"]["seed"] == 2
+    assert found["aliases"] == {"production": "v2"}
+
+
+def test_a_second_import_changes_nothing(api: Api, shipped: Path) -> None:
+    seed(api, quiet(), shipped)
+    before = api.get("/prompts").text
+    assert seed(api, quiet(), shipped) == []
+    assert api.get("/prompts").text == before
+
+
+def test_an_alias_that_a_person_moved_stays(api: Api, shipped: Path) -> None:
+    seed(api, quiet(), shipped)
+    api.change("PUT", "/prompts/support/aliases/production", json_body={"version": "v1"})
+    seed(api, quiet(), shipped)
+    assert api.get("/prompts/support").data["aliases"] == {"production": "v1"}
+
+
+# --- what is told
+
+
+def test_the_curl_line_is_one_that_a_shell_understands() -> None:
+    words = shlex.split(curl("http://127.0.0.1:8000"))
+    assert json.loads(words[-1])["model"] == "support"
+
+
+def test_the_snippet_is_python(tmp_path: Path) -> None:
+    text = ready_text(settings_for_tests(tmp_path), "http://127.0.0.1:8000", 3.0)
+    snippet = text[text.index("from openai") : text.index("Which versions")]
+    assert "base_url" in ast.unparse(ast.parse(snippet))
+
+
+def test_commands_name_the_server_where_it_is_not_the_default(tmp_path: Path) -> None:
+    text = ready_text(settings_for_tests(tmp_path), "http://127.0.0.1:8123", 3.0)
+    assert "list --url http://127.0.0.1:8123" in text
+
+
+# --- the whole, as a process
+
+
+def demo(home: Path, *command: str, port: int) -> subprocess.Popen[str]:
+    model = home / "demo" / MODEL_NAME
+    model.mkdir(parents=True)
+    for name in FILES:
+        (model / name).touch()
+    kept = {name: value for name, value in os.environ.items() if "SOFTPROMPT" not in name}
+    environment = kept | {"SOFTPROMPT_HOME": str(home), "SOFTPROMPT_ADMIN_TOKEN": ADMIN_TOKEN}
+    return subprocess.Popen(
+        [sys.executable, "-c", DEMO.format(command=command), "--port", str(port)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_demo_and_everything_it_started(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    port = free_port()
+    running = demo(tmp_path, "-c", FAKE_SERVER, port=port)
+    assert running.stdout is not None
+    shown = []
+    for line in running.stdout:
+        shown.append(line)
+        if "Ctrl-C" in line:
+            break
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert all(map(alive, pids)), "".join(shown)
+    running.send_signal(number)
+    rest = running.stdout.read()
+    assert running.wait(60) == 0, rest
+    running.stdout.close()
+    until(lambda: not any(map(alive, pids)))
+    serve.check_free("127.0.0.1", port)
+
+
+def test_a_signal_during_the_start_ends_the_server_too(tmp_path: Path) -> None:
+    slow = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    running = demo(tmp_path, "-c", slow, port=free_port())
+    log = tmp_path / "demo" / "server.log"
+    until(lambda: log.exists() and log.read_text())
+    running.send_signal(signal.SIGHUP)
+    shown, _ = running.communicate(timeout=60)
+    assert running.returncode == 0, shown
+    assert not alive(int(log.read_text()))
+
+
+def test_the_shipped_versions_are_served_when_the_demo_is_ready(tmp_path: Path) -> None:
+    port = free_port()
+    running = demo(tmp_path, "-c", FAKE_SERVER, port=port)
+    assert running.stdout is not None
+    shown = "".join(iter(lambda: _line_until_ready(running), ""))
+    headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+    url = f"http://127.0.0.1:{port}/softprompts/v1/prompts"
+    served = httpx.get(url, headers=headers, trust_env=False).json()
+    running.terminate()
+    running.communicate(timeout=60)
+    versions = [version["version"] for prompt in served["data"] for version in prompt["versions"]]
+    whole = [path.parent for path in PROMPTS.glob("*/*") if path.name in {"text.txt", CONFIG}]
+    assert sorted(versions) == sorted(path.name.removeprefix("support-") for path in whole), shown
+
+
+def _line_until_ready(running: subprocess.Popen[str]) -> str:
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    return "" if "Ctrl-C" in line else line
+
+
+def test_a_server_that_does_not_start_is_explained_with_its_log(tmp_path: Path) -> None:
+    broken = "print('CRITICAL softprompt-serve refuses to start: no overlay.'); raise SystemExit(3)"
+    running = demo(tmp_path, "-c", broken, port=free_port())
+    shown, _ = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "did not start (status 3): no overlay." in shown
+    assert str(tmp_path / "demo" / "server.log") in shown
+
+
+def test_a_taken_port_ends_the_demo_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        running = demo(tmp_path, "-c", FAKE_SERVER, port=taken.getsockname()[1])
+        shown, _ = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "make serve" in shown
+    assert not (tmp_path / "demo" / "server.log").exists()
