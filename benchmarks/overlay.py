@@ -205,14 +205,16 @@ def table(title: str, found: dict[str, Figures], options: argparse.Namespace) ->
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3f} ({min(values):.3f}–{max(values):.3f})"
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--model", type=Path, help="folder of a model, such as the demo's")
     parser.add_argument("--wide", action="store_true", help="hidden 4096, 2 layers, random weights")
-    parser.add_argument("--without-flag", action="store_true", help="plain, no --enable-prompt-embeds")
+    parser.add_argument(
+        "--without-flag", action="store_true", help="plain, no --enable-prompt-embeds"
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, default=20, help="virtual tokens")
     parser.add_argument("--visible", type=int, default=100, help="visible tokens")

@@ -18,6 +18,15 @@ MAX_ENTRIES: Final = 64
 _ENCRYPTED: Final = 0x1
 # Other methods are rare in practice and unpack to far more bytes for each one stored.
 _METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+# What zipfile raises on damaged bytes, offsets that point outside of the file included.
+_BROKEN: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _JUNK_FOLDER: Final = "__MACOSX"
 
 
@@ -38,7 +47,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
             entries = self._zip.infolist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        except _BROKEN as error:
             _refuse(f"The zip can't be read: {error}.", error)
         if len(entries) > MAX_ENTRIES:
             _refuse(f"The zip has {len(entries)} entries; at most {MAX_ENTRIES} are accepted.")
@@ -71,7 +80,7 @@ class Archive:
         try:
             with self._zip.open(entry) as file:
                 data = file.read(entry.file_size + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        except _BROKEN as error:
             _refuse(f"{name} in the zip can't be unpacked: {error}.", error)
         if len(data) != entry.file_size:
             _refuse(f"{name} in the zip is not as long as it says.")

@@ -54,8 +54,7 @@ def _problems(config: Any, args: Any, settings: Settings, environ: dict[str, str
         (
             architecture not in VERIFIED_ARCHITECTURES
             and not settings.allow_unverified_architecture,
-            f"{architecture} was not verified (SOFTPROMPT_ALLOW_UNVERIFIED_ARCHITECTURE=true "
-            "tries all the same).",
+            f"{architecture} was not verified; SOFTPROMPT_ALLOW_UNVERIFIED_ARCHITECTURE=true tries.",
         ),
         (
             parallel.data_parallel_size > 1,

@@ -9,7 +9,7 @@ import importlib
 import inspect
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NoReturn
 
 from softprompt_serve.errors import StartupRefused
 
@@ -44,7 +44,7 @@ class Seam:
         try:
             return resolve(self.path)
         except (ImportError, AttributeError) as error:
-            raise self._refusal(f"it can't be found ({error})") from error
+            self._refuse("can't be found", str(error), error)
 
     def verify(self) -> None:
         """Check signature and source.
@@ -56,16 +56,16 @@ class Seam:
         if self.parameters is not None:
             actual = tuple(inspect.signature(found).parameters)
             if actual[: len(self.parameters)] != self.parameters:
-                raise self._refusal(f"it takes {actual}, expected {self.parameters}")
+                self._refuse("takes other parameters", f"{actual}, expected {self.parameters}")
         if self.mentions:
             source = inspect.getsource(found)
             for text in self.mentions:
                 if text not in source:
-                    raise self._refusal(f"its source no longer mentions `{text}`")
+                    self._refuse("does something else", f"no mention of `{text}`")
 
-    def _refusal(self, how: str) -> StartupRefused:
-        msg = f"vLLM's {self.path} is not as softprompt-serve needs it: {how}. Used to: {self.why}"
-        return StartupRefused(msg, code="vllm_seam_moved")
+    def _refuse(self, how: str, detail: str, cause: Exception | None = None) -> NoReturn:
+        msg = f"vLLM's {self.path} {how} ({detail}); it is needed to {self.why}."
+        raise StartupRefused(msg, code="vllm_seam_moved") from cause
 
 
 _FIRST_ROWS = "a public hook for resident embeddings of a request's first rows"

@@ -70,7 +70,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     def check_evictions(
         self,
-        known: bool,  # noqa: FBT001 - what the model knew before the call
+        known: bool,
         evicted: tuple[str, ...],
         evictable: list[str],
         before: tuple[Slot, ...],
@@ -135,9 +135,7 @@ class SlotsMachine(RuleBasedStateMachine):
 def fits(slots: list[Slot], rows: int) -> bool:
     """Whether ``rows`` neighbouring rows are free between ``slots``, row by row."""
     taken = {row for slot in slots for row in range(slot.start, slot.stop)}
-    return any(
-        taken.isdisjoint(range(start, start + rows)) for start in range(CAPACITY - rows + 1)
-    )
+    return any(taken.isdisjoint(range(start, start + rows)) for start in range(CAPACITY - rows + 1))
 
 
 TestSlotsMachine = SlotsMachine.TestCase

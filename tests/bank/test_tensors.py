@@ -15,9 +15,7 @@ HIDDEN = 4
 def bank(
     capacity: int = 8, *, dtype: torch.dtype = torch.float32, host_bytes: int = 1 << 20
 ) -> Bank:
-    return Bank(
-        capacity, HIDDEN, dtype=dtype, device=torch.device("cpu"), host_bytes=host_bytes
-    )
+    return Bank(capacity, HIDDEN, dtype=dtype, device=torch.device("cpu"), host_bytes=host_bytes)
 
 
 def soft(rows: int, seed: int = 0, *, hidden: int = HIDDEN) -> Content:

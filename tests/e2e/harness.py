@@ -52,6 +52,7 @@ class Server:
 
     def arguments(self) -> list[str]:
         flags = [
+            *("--kv-cache-memory-bytes", str(2**30)),
             *("--served-model-name", BASE, "--dtype", "float32"),
             *("--host", "127.0.0.1", "--port", str(self.port)),
             *self.flags,
@@ -72,7 +73,6 @@ class Server:
         self.home.mkdir(parents=True, exist_ok=True)
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("SOFTPROMPT_", "VLLM_"))},
-            "VLLM_CPU_KVCACHE_SPACE": "1",
             "SOFTPROMPT_HOME": str(self.home),
             **self.environment,
         }

@@ -24,14 +24,14 @@ TOKENS = 80
 
 @pytest.fixture(scope="module")
 def tight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Plain vLLM with the documented flags; chunks of 48 tokens; cache for about three requests."""
+    """Plain vLLM with the documented flags; chunks of 48 tokens; cache for about four requests."""
     server = Server(
         model,
         tmp_path_factory.mktemp("tight"),
         flags=(
             *OUR_FLAGS,
             *("--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"),
-            *("--max-num-batched-tokens", "48", "--kv-cache-memory-bytes", str(160 * 2**20)),
+            *("--max-num-batched-tokens", "48", "--kv-cache-memory-bytes", str(64 * 2**20)),
         ),
         environment=PLUGIN,
         command=PLAIN,

@@ -262,9 +262,7 @@ async def test_a_restart_does_not_load_what_was_unloaded(serve: Serve) -> None:
         assert api.workers.slots.used == 0
 
 
-async def test_a_damaged_blob_is_named_and_the_rest_is_served(
-    serve: Serve, tmp_path: Path
-) -> None:
+async def test_a_damaged_blob_is_named_and_the_rest_is_served(serve: Serve, tmp_path: Path) -> None:
     async with serve() as api:
         await api.import_soft(2)
         await api.import_soft(3, 1)

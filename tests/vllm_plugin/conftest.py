@@ -107,3 +107,9 @@ def make_request() -> Callable[..., Any]:
         )
 
     return make
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Asynchronous tests run on asyncio, as the server does."""
+    return "asyncio"

@@ -163,9 +163,7 @@ def test_a_marked_request_ends_with_an_error_in_the_same_step(
     assert not scheduler.requests
 
 
-def test_other_requests_of_the_step_go_on(
-    scheduler: Any, make_request: Callable[..., Any]
-) -> None:
+def test_other_requests_of_the_step_go_on(scheduler: Any, make_request: Callable[..., Any]) -> None:
     scheduler.add_request(make_request("a", PROMPT, SALT))
     scheduler.add_request(make_request("b", PROMPT, "another"))
     step = scheduler.schedule()

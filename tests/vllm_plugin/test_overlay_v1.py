@@ -208,9 +208,7 @@ def test_a_request_whose_version_went_during_its_preemption_fails(
     assert rows_at(batch, "a") is None
 
 
-def test_condensing_the_batch_moves_rows_with_their_requests(
-    batch: Any, overlay: Overlay
-) -> None:
+def test_condensing_the_batch_moves_rows_with_their_requests(batch: Any, overlay: Overlay) -> None:
     contents = {name: soft(rows, rows) for name, rows in (("a", 1), ("b", 129), ("c", 33))}
     for name, content in contents.items():
         bank_of(overlay).load(content)
@@ -225,9 +223,7 @@ def test_condensing_the_batch_moves_rows_with_their_requests(
         assert mask_at(batch, name, rows + 5) == [False] * rows + [True] * 5
 
 
-def test_swapping_two_batch_rows_swaps_what_they_begin_with(
-    batch: Any, overlay: Overlay
-) -> None:
+def test_swapping_two_batch_rows_swaps_what_they_begin_with(batch: Any, overlay: Overlay) -> None:
     contents = {"a": soft(128, 1), "b": soft(3, 2)}
     for name, content in contents.items():
         bank_of(overlay).load(content)

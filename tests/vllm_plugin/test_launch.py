@@ -1,0 +1,97 @@
+"""``softprompt-serve serve``: what is added to the flags and the environment of ``vllm serve``."""
+
+from __future__ import annotations
+
+import pytest
+
+from softprompt_serve.errors import BadRequest, StartupRefused
+from softprompt_serve.vllm_plugin import launch, seams
+from softprompt_serve.vllm_plugin.worker import EXTENSION
+
+OURS = [
+    "--enable-prompt-embeds",
+    "--enable-prompt-tokens-details",
+    "--worker-extension-cls",
+    EXTENSION,
+]
+
+
+def test_the_needed_flags_are_added() -> None:
+    assert launch.serve_arguments(["model"]) == ["model", *OURS]
+
+
+def test_flags_that_were_given_stay_in_their_order() -> None:
+    given = ["model", "--port", "8001", "--dtype=float32"]
+    assert launch.serve_arguments(given) == [*given, *OURS]
+
+
+def test_a_flag_that_is_there_is_not_added_again() -> None:
+    assert launch.serve_arguments(["model", *OURS]) == ["model", *OURS]
+
+
+def test_a_flag_with_its_value_attached_counts_as_there() -> None:
+    given = ["model", f"--worker-extension-cls={EXTENSION}"]
+    assert launch.serve_arguments(given) == [*given, *OURS[:2]]
+
+
+def test_the_given_arguments_are_not_changed() -> None:
+    given = ["model"]
+    launch.serve_arguments(given)
+    assert given == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "softprompt_serve"),
+        ("", "softprompt_serve"),
+        ("other", "other,softprompt_serve"),
+        ("softprompt_serve,other", "softprompt_serve,other"),
+    ],
+)
+def test_the_plugin_is_named_beside_others(before: str | None, after: str) -> None:
+    environ = {} if before is None else {"VLLM_PLUGINS": before}
+    assert launch.serve_environment(environ) == {"VLLM_PLUGINS": after}
+
+
+@pytest.fixture
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_PLUGINS", "softprompt_serve")  # restored after the test
+
+
+@pytest.mark.usefixtures("_clean_environment")
+@pytest.mark.parametrize("arguments", [[], ["--port", "8001"]])
+def test_a_start_without_a_model_says_how(arguments: list[str]) -> None:
+    with pytest.raises(StartupRefused, match="serve MODEL") as caught:
+        launch.serve(arguments)
+    assert caught.value.code == "model_missing"
+
+
+def test_a_bad_setting_ends_the_start_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTPROMPT_BANK_ROWS", "many")
+    with pytest.raises(BadRequest, match="SOFTPROMPT_BANK_ROWS"):
+        launch.serve(["model"])
+
+
+def test_an_unknown_setting_ends_the_start_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTPROMPT_BANK_ROW", "16")
+    with pytest.raises(BadRequest, match="SOFTPROMPT_BANK_ROW;"):
+        launch.serve(["model"])
+
+
+def test_an_unsupported_vllm_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seams, "installed_vllm", lambda: ("vllm", "0.1.0"))
+    with pytest.raises(StartupRefused, match="vllm 0.1.0"):
+        launch.serve(["model"])
+
+
+def test_the_extension_named_to_vllm_is_the_one_there_is() -> None:
+    module, _, name = EXTENSION.rpartition(".")
+    assert hasattr(seams.resolve(f"{module}:{name}"), "softprompt_status")
+
+
+def test_no_method_of_the_extension_shadows_one_of_the_workers() -> None:
+    worker, extension = seams.resolve(seams.WORKER), seams.resolve(EXTENSION.replace(".S", ":S"))
+    ours = {name for name in vars(extension) if not name.startswith("__")}
+    assert all(name.startswith("softprompt_") for name in ours)
+    assert not ours & set(dir(worker))
