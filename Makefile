@@ -58,7 +58,9 @@ docs: ## Write docs/settings.md from the settings
 
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo
-	@$(BIN)/python -m softprompt_serve.demo.train
+	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
+	@$(BIN)/python -m softprompt_serve.demo.train --version v2 --model "$(DEMO_MODEL)"
+	@$(BIN)/python -m softprompt_serve.demo.train --version v3 --model "$(DEMO_MODEL)"
 
 lock: ## Write requirements/ from pyproject.toml (UPGRADE=1: newest of everything)
 	@$(PYTHON) scripts/bootstrap.py --with lock

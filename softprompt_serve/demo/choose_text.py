@@ -56,7 +56,7 @@ def answers_after(
                 break
             answer += following
         cache.crop(shared - cache.get_seq_length())  # negative: how many to drop
-        yield tokenizer.decode(answer, skip_special_tokens=True)
+        yield str(tokenizer.decode(answer, skip_special_tokens=True))
 
 
 def main(

@@ -33,9 +33,8 @@ def render(tokenizer: PreTrainedTokenizerBase, text: str, system: str | None = N
     messages = [{"role": "user", "content": text}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
-    ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True)[
-        "input_ids"
-    ]
+    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    ids: list[int] = encoded["input_ids"]
     return ids
 
 

@@ -18,12 +18,14 @@ import re
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+T = TypeVar("T")
 
 DATASET: Final = "softprompt-serve/demo-tickets"
 DATASET_VERSION: Final = "1"
@@ -87,9 +89,9 @@ class Writer:
         chosen = _CHOICE.sub(lambda m: self.pick(m[1].split("|")), pattern)
         return _SLOT.sub(lambda m: self.pick(self._slots[m[1]]), chosen)
 
-    def shuffled(self, tickets: Iterable[Ticket]) -> list[Ticket]:
-        """The tickets in a random order."""
-        return sorted(tickets, key=lambda _: self._random.random())
+    def shuffled(self, things: Iterable[T]) -> list[T]:
+        """The things in a random order."""
+        return sorted(things, key=lambda _: self._random.random())
 
     def misspell(self, text: str, rate: float) -> str:
         """Swap or drop letters inside words of four letters and more, ``rate`` of the words."""

@@ -13,7 +13,7 @@ from softprompt_serve.errors import BadRequest, Conflict, Unavailable
 CAPACITY = 24
 DIGESTS = [f"d{i}" for i in range(7)]
 HOLDERS = [f"r{i}" for i in range(5)]
-ROWS = {digest: rows for digest, rows in zip(DIGESTS, (1, 2, 5, 7, 9, 12, 24), strict=True)}
+ROWS = dict(zip(DIGESTS, (1, 2, 5, 7, 9, 12, 24), strict=True))
 
 digests = st.sampled_from(DIGESTS)
 holders = st.sampled_from(HOLDERS)

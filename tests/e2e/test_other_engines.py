@@ -19,7 +19,7 @@ OUR_FLAGS = (
     "--enable-prompt-embeds",
 )
 PLUGIN = {"VLLM_PLUGINS": "softprompt_serve"}
-TOKENS = 80
+TOKENS = 56
 
 
 @pytest.fixture(scope="module")

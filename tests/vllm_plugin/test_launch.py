@@ -81,7 +81,7 @@ def test_an_unknown_setting_ends_the_start_by_name(monkeypatch: pytest.MonkeyPat
 
 def test_an_unsupported_vllm_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seams, "installed_vllm", lambda: ("vllm", "0.1.0"))
-    with pytest.raises(StartupRefused, match="vllm 0.1.0"):
+    with pytest.raises(StartupRefused, match=r"vllm 0\.1\.0"):
         launch.serve(["model"])
 
 

@@ -60,12 +60,13 @@ def test_a_seam_that_took_new_parameters_at_its_end_is_fine() -> None:
 
 def test_a_seam_whose_source_changed_is_refused_by_name() -> None:
     message = refusal(Seam(PATCHED, "overlay rows", "a hook", None, ("self.is_gone",)))
-    assert "no longer mentions `self.is_gone`" in message
+    assert PATCHED in message
+    assert "`self.is_gone`" in message
 
 
 def test_the_first_seam_that_moved_is_named() -> None:
     moved = Seam("vllm.v9:Thing", "overlay rows", "a hook")
-    with pytest.raises(StartupRefused, match="vllm.v9:Thing"):
+    with pytest.raises(StartupRefused, match=r"vllm\.v9:Thing"):
         seams.verify((*ENGINE_SEAMS[:1], moved))
 
 
