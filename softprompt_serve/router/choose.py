@@ -73,13 +73,13 @@ def choose(snapshot: Snapshot, model: str, pinned: str | None = None) -> Decisio
     if not version.wanted:
         msg = f"`{version.label}` is unloaded; load it before sending it traffic."
         raise Unavailable(msg, code="version_unloaded", param="model", retry_after=5)
-    return Decision(version, _reason(arm, prompt.aliases), arm, snapshot.revision)
+    return Decision(version, _reason(asked, prompt.aliases), arm, snapshot.revision)
 
 
-def _reason(arm: str, aliases: Mapping[str, str]) -> Reason:
-    if arm == PRODUCTION:
+def _reason(asked: str | None, aliases: Mapping[str, str]) -> Reason:
+    if asked is None:
         return "production"
-    return "alias" if arm in aliases else "pinned"
+    return "alias" if asked in aliases else "pinned"
 
 
 def _unknown(name: str, arm: str, *, asked: bool) -> NotFound:

@@ -58,6 +58,7 @@ class Service:
     feed: Feed
     snapshot: Snapshot = EMPTY
     unloadable: dict[str, str] = field(default_factory=dict)
+    _blobs: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def start(self) -> None:
         """Restore names and residency from the catalogue, then follow its changes."""
@@ -122,15 +123,11 @@ class Service:
         if not self.settings.allow_base_model_mismatch:
             check_base_model(record, artifact.declared, self.served.identity)
         content = artifact.content
-        await asyncio.to_thread(self.store.put, content.digest, content.header, content.data)
-        added, created = await asyncio.to_thread(
-            self.catalogue.add_version,
-            prompt,
-            version,
-            content,
-            record.to_json(),
-            actor,
-        )
+        async with self._blobs:
+            await asyncio.to_thread(self.store.put, content.digest, content.header, content.data)
+            added, created = await asyncio.to_thread(
+                self.catalogue.add_version, prompt, version, content, record.to_json(), actor
+            )
         if added.wanted:  # the same content may have been unloaded on purpose
             try:
                 await self.residency.ensure(added)
@@ -211,15 +208,20 @@ class Service:
         await asyncio.to_thread(self.catalogue.close)
 
     async def _drain(self, version: Version, *, forget: bool) -> None:
-        if version.kind != "soft" or any(v.wanted for v in _twins(self.snapshot, version)):
+        """Free a version's rows once nobody uses them; with ``forget``, its blob as well."""
+        if version.kind == "soft" and not any(v.wanted for v in _twins(self.snapshot, version)):
+            if self.served.siblings:
+                await asyncio.sleep(3 * self.settings.poll_seconds)  # until they follow too
+            await self.residency.unload(
+                version.digest, forget=forget, within=self.settings.drain_seconds
+            )
+        if not forget:
             return
-        if self.served.siblings:
-            await asyncio.sleep(3 * self.settings.poll_seconds)  # until they follow too
-        await self.residency.unload(
-            version.digest, forget=forget, within=self.settings.drain_seconds
-        )
-        if forget and not _twins(self.snapshot, version):
-            await asyncio.to_thread(self.store.delete, version.digest)
+        async with self._blobs:
+            # Looked up again: the same content may have been imported anew while this drained.
+            now = await asyncio.to_thread(self.catalogue.snapshot)
+            if not any(v.digest == version.digest for v in _versions(now)):
+                await asyncio.to_thread(self.store.delete, version.digest)
 
     async def _restore(self, versions: list[Version]) -> None:
         """Load ``versions``; reasons why others are not resident stay as they were."""
@@ -248,7 +250,7 @@ def _production(snapshot: Snapshot) -> list[Version]:
 
 def _by_urgency(snapshot: Snapshot) -> list[Version]:
     """Production first, then other aliases' versions, then the newest."""
-    everything = [v for p in snapshot.prompts.values() for v in p.versions.values() if v.wanted]
+    everything = [version for version in _versions(snapshot) if version.wanted]
     aliased = {p.versions[v].label for p in snapshot.prompts.values() for v in p.aliases.values()}
     production = {version.label for version in _production(snapshot)}
     newest = sorted(everything, key=lambda v: v.created_at, reverse=True)
@@ -259,7 +261,10 @@ def _twins(snapshot: Snapshot, version: Version) -> list[Version]:
     """Other versions with the same content, of any prompt."""
     return [
         other
-        for prompt in snapshot.prompts.values()
-        for other in prompt.versions.values()
+        for other in _versions(snapshot)
         if other.digest == version.digest and other.label != version.label
     ]
+
+
+def _versions(snapshot: Snapshot) -> list[Version]:
+    return [v for prompt in snapshot.prompts.values() for v in prompt.versions.values()]

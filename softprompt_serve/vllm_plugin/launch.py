@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import StartupRefused
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PLUGIN = "softprompt_serve"
+
+_LOADED_UNASKED = (
+    "vllm.general_plugins",
+    "vllm.platform_plugins",
+    "vllm.io_processor_plugins",
+    "vllm.stat_logger_plugins",
+)
 
 
 def serve_arguments(given: Sequence[str]) -> list[str]:
@@ -36,11 +44,23 @@ def serve_arguments(given: Sequence[str]) -> list[str]:
 
 
 def serve_environment(environ: dict[str, str]) -> dict[str, str]:
-    """Variables that vLLM reads: our plugin must be named to be loaded."""
-    plugins = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
-    if PLUGIN not in plugins:
-        plugins.append(PLUGIN)
-    return {"VLLM_PLUGINS": ",".join(plugins)}
+    """``VLLM_PLUGINS``, in which our plugin must be named, since it adds routes.
+
+    Where it is not set vLLM loads every plugin that adds none; those stay named, too.
+    """
+    given = environ.get("VLLM_PLUGINS")
+    if given is None:
+        found = [entry.name for group in _LOADED_UNASKED for entry in entry_points(group=group)]
+    else:
+        found = [name for name in given.split(",") if name]
+    return {"VLLM_PLUGINS": ",".join(dict.fromkeys([*found, PLUGIN]))}
+
+
+def _names_model(arguments: Sequence[str]) -> bool:
+    """Whether a model is given: first, by flag, or in a configuration file."""
+    if arguments and not arguments[0].startswith("-"):
+        return True
+    return any(given.partition("=")[0] in {"--model", "--config"} for given in arguments)
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -53,7 +73,7 @@ def serve(arguments: Sequence[str]) -> None:
     settings = load_settings()
     seams.check_version(allow_unsupported=settings.allow_unsupported_vllm)
     os.environ.update(serve_environment(dict(os.environ)))
-    if not arguments or arguments[0].startswith("-"):
+    if not _names_model(arguments):
         msg = "Name a model: softprompt-serve serve MODEL [flags of vllm serve]."
         raise StartupRefused(msg, code="model_missing")
     # vLLM parses sys.argv again when it builds its parser's defaults.

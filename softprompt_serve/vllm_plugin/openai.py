@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.router.choose import Decision, choose, names_prompt
-from softprompt_serve.server.scope import NAMES_ONLY, RequestScope, current
+from softprompt_serve.server.scope import NAMES_ONLY, PIN_HEADER, RequestScope, current
 from softprompt_serve.vllm_plugin import carry
 from softprompt_serve.vllm_plugin.reference import salt_for
 
@@ -25,10 +25,16 @@ def decide(service: Service, model: str | None, scope: RequestScope) -> Decision
     """Resolve the model's name and lease the version, once per request; None for a base model.
 
     Raises:
+        BadRequest: ``version_needs_prompt`` if a version is pinned but the model is no prompt.
         NotFound, Unavailable: as :func:`~softprompt_serve.router.choose.choose`.
     """
-    if scope.decision is not None or not model or not names_prompt(service.snapshot, model):
+    if scope.decision is not None:
         return scope.decision
+    if not model or not names_prompt(service.snapshot, model):
+        if scope.pinned is not None:
+            msg = f"{PIN_HEADER} pins a version of a prompt, but `{model}` is none."
+            raise BadRequest(msg, code="version_needs_prompt", param=PIN_HEADER)
+        return None
     # No await between choosing and leasing: a removal waits for every lease it can see.
     decision = choose(service.snapshot, model, scope.pinned)
     scope.lease = service.residency.lease(decision.version)

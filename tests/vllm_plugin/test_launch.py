@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 import pytest
 
 from softprompt_serve.errors import BadRequest, StartupRefused
@@ -43,15 +45,28 @@ def test_the_given_arguments_are_not_changed() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (None, "softprompt_serve"),
         ("", "softprompt_serve"),
         ("other", "other,softprompt_serve"),
         ("softprompt_serve,other", "softprompt_serve,other"),
     ],
 )
-def test_the_plugin_is_named_beside_others(before: str | None, after: str) -> None:
-    environ = {} if before is None else {"VLLM_PLUGINS": before}
-    assert launch.serve_environment(environ) == {"VLLM_PLUGINS": after}
+def test_the_plugin_is_named_beside_others(before: str, after: str) -> None:
+    assert launch.serve_environment({"VLLM_PLUGINS": before}) == {"VLLM_PLUGINS": after}
+
+
+def test_plugins_that_vllm_loads_unasked_stay_named() -> None:
+    named = launch.serve_environment({})["VLLM_PLUGINS"].split(",")
+    general = [entry.name for entry in entry_points(group="vllm.general_plugins")]
+    assert set(general) | {"softprompt_serve"} <= set(named)
+    assert len(named) == len(set(named))
+
+
+def test_a_model_may_come_by_flag_or_configuration_file() -> None:
+    assert launch._names_model(["MODEL"])
+    assert launch._names_model(["--port", "1", "--model=M"])
+    assert launch._names_model(["--config", "serve.yaml"])
+    assert not launch._names_model(["--port", "1"])
+    assert not launch._names_model([])
 
 
 @pytest.fixture
