@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from softprompt_serve.errors import Conflict, SoftpromptError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from softprompt_serve.registry.snapshot import Version
     from softprompt_serve.registry.store import BlobStore
@@ -130,18 +130,13 @@ class Residency:
         Raises:
             Conflict: ``version_in_use`` if they take longer than ``within`` seconds.
         """
-        deadline = asyncio.get_running_loop().time() + within
-        while True:
-            try:
-                self._check_unleased(digest)
-                self._resident.discard(digest)
-                await self.workers.unload(digest, forget=forget)
-            except Conflict:
-                if asyncio.get_running_loop().time() >= deadline:
-                    raise
-                await asyncio.sleep(_DRAIN_POLL_SECONDS)
-            else:
-                return
+
+        async def free() -> None:
+            self._check_unleased(digest)
+            self._resident.discard(digest)
+            await self.workers.unload(digest, forget=forget)
+
+        await until_idle(free, within)
 
     def _check_unleased(self, digest: str) -> None:
         if count := self._leases[digest]:
@@ -155,6 +150,25 @@ class Residency:
         self._leases[digest] -= 1
         if not self._leases[digest]:
             del self._leases[digest]
+
+
+async def until_idle(free: Callable[[], Awaitable[None]], within: float) -> None:
+    """Try ``free`` again until nothing uses the version any more.
+
+    Workers learn that a request has ended with the step after its last, so even what was just
+    answered may be in use for a moment.
+
+    Raises:
+        Conflict: ``version_in_use`` if that takes longer than ``within`` seconds.
+    """
+    deadline = asyncio.get_running_loop().time() + within
+    while True:
+        try:
+            return await free()
+        except Conflict:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
 
 async def restore_all(residency: Residency, versions: list[Version]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.artifact import Content
 from softprompt_serve.errors import StartupRefused, Unavailable
+from softprompt_serve.server.residency import until_idle
 from softprompt_serve.vllm_plugin.reference import KEY, Reference, salt_for
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ VERIFIED_ARCHITECTURES = frozenset({"LlamaForCausalLM"})
 _TOP = 5
 _TOLERANCE = 0.05
 _ROWS = 3
+_IDLE_SECONDS = 10.0
 
 
 def check_configuration(
@@ -123,7 +125,7 @@ async def prove_overlay(engine: Any, workers: EngineWorkers, placeholder: int) -
         salt = salt_for(content.digest, None)
         overlaid = await _top(engine, [placeholder] * _ROWS + rest, reference, salt)
     finally:
-        await workers.unload(content.digest, forget=True)
+        await until_idle(lambda: workers.unload(content.digest, forget=True), _IDLE_SECONDS)
     after = [status["applied"] for status in await workers.status()]
     difference = _difference(plain, overlaid)
     if difference > _TOLERANCE or any(a <= b for a, b in zip(after, before, strict=True)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ class Reference:
     """The demo model in Transformers, float32, greedy."""
 
     folder: Path
+    _known: dict[Any, list[int]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def model(self) -> Any:
@@ -41,7 +42,13 @@ class Reference:
         return visible if rows is None else torch.cat([rows.float(), visible])
 
     def greedy(self, ids: list[int], rows: torch.Tensor | None = None, *, tokens: int) -> list[int]:
-        """The answer's token ids, without the end-of-turn token."""
+        """The answer's token ids, without the end-of-turn token; computed once for each input."""
+        key = (tuple(ids), None if rows is None else rows.numpy().tobytes(), tokens)
+        if key not in self._known:
+            self._known[key] = self._greedy(ids, rows, tokens)
+        return self._known[key]
+
+    def _greedy(self, ids: list[int], rows: torch.Tensor | None, tokens: int) -> list[int]:
         embeddings = self.embeddings(ids, rows)[None]
         with torch.inference_mode():
             out = self.model.generate(

@@ -60,18 +60,9 @@ def test_nor_may_a_base_request_forge_ours(client: openai.OpenAI, extra: dict[st
     assert code.startswith("reserved_")
 
 
-@pytest.mark.parametrize(
-    ("model", "status", "code"),
-    [
-        ("support@v9", 404, "version_not_found"),
-        ("support@", 404, "version_not_found"),
-        ("support@v2@v3", 404, "version_not_found"),
-    ],
-)
-def test_unknown_versions_are_404(
-    client: openai.OpenAI, model: str, status: int, code: str
-) -> None:
-    assert refused(client, model) == (status, code)
+@pytest.mark.parametrize("name", ["support@v9", "support@", "support@v2@v3"])
+def test_unknown_versions_are_404(client: openai.OpenAI, name: str) -> None:
+    assert refused(client, name) == (404, "version_not_found")
 
 
 def test_unknown_names_are_vllms_own_404(client: openai.OpenAI) -> None:
@@ -155,11 +146,12 @@ def test_a_version_that_is_lost_everywhere_is_an_error(
     blob.unlink()
     admin.worker_call("softprompt_unload", digest, True)
     assert refused(client, "gone@v1") == (503, "softprompt_lost")
-    streamed = client.chat.completions.create(
-        model="gone@v1", messages=MESSAGES, max_tokens=4, stream=True
-    )
     with pytest.raises(openai.APIError):
-        list(streamed)
+        list(
+            client.chat.completions.create(
+                model="gone@v1", messages=MESSAGES, max_tokens=4, stream=True
+            )
+        )
     damaged = bytearray(content)
     damaged[-1] ^= 1
     blob.write_bytes(damaged)
