@@ -234,6 +234,7 @@ async def main() -> None:
     """Run and print a Markdown table."""
     options = arguments()
     os.environ["VLLM_PLUGINS"] = "softprompt_serve"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # the table goes to stdout, alone
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.model or Path(scratch)

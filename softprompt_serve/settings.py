@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     ] = False
     allow_unverified_architecture: Annotated[
         bool,
-        Field(description="Serve soft prompts on a model architecture that was not verified."),
+        Field(
+            description="Serve soft versions on a model architecture that was not verified; otherwise it gets none."
+        ),
     ] = False
     allow_base_model_mismatch: Annotated[
         bool,

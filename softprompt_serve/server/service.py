@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from softprompt_serve.errors import Conflict, NotFound, SoftpromptError
+from softprompt_serve.errors import BadRequest, Conflict, NotFound, SoftpromptError
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
 from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.residency import Residency, restore_all
@@ -37,13 +37,24 @@ class Served:
         names: model names under which the base answers; no prompt may take one.
         identity: name, revision and fingerprints of the base model.
         limits: what an artifact must fit.
+        soft_refused: why the served model gets no soft versions, or None.
         siblings: whether other API servers share this engine.
     """
 
     names: frozenset[str]
     identity: BaseModelIdentity
     limits: Limits
+    soft_refused: str | None = None
     siblings: bool = False
+
+    def check_kind(self, kind: str) -> None:
+        """Refuse soft versions on a model that gets none.
+
+        Raises:
+            BadRequest: ``architecture_not_verified``.
+        """
+        if kind == "soft" and self.soft_refused is not None:
+            raise BadRequest(self.soft_refused, code="architecture_not_verified", param="model")
 
 
 @dataclass(slots=True)
@@ -113,10 +124,11 @@ class Service:
         """Store, catalogue and load a version; the second value says whether it is new.
 
         Raises:
-            BadRequest: ``base_model_mismatch``.
+            BadRequest: ``base_model_mismatch`` or ``architecture_not_verified``.
             Conflict: ``version_exists``, ``version_removed`` or ``name_is_base_model``.
             Unavailable: ``catalogue_unavailable``.
         """
+        self.served.check_kind(artifact.content.kind)
         if prompt in self.served.names:
             msg = f"`{prompt}` is the base model's name here; choose another."
             raise Conflict(msg, code="name_is_base_model", param="name")

@@ -68,7 +68,7 @@ class SoftpromptEndpoint:
         if REGISTRATION.problem:
             raise StartupRefused(REGISTRATION.problem)
         seams.verify(seams.SERVER_SEAMS)
-        probe.check_configuration(config, args, self.settings, dict(os.environ))
+        probe.check_configuration(config, args, dict(os.environ))
         workers = EngineWorkers(engine)
         await probe.check_workers(workers)
         placeholder = placeholder_id(config)
@@ -80,6 +80,8 @@ class SoftpromptEndpoint:
         _check_names(service)
         self._wire(service, engine, state, placeholder)
         self.state.service = service
+        if service.served.soft_refused:
+            logger.warning(service.served.soft_refused)
         logger.info("softprompt-serve is ready: %s", self.state.probe)
 
     async def _open(self, engine: Any, workers: EngineWorkers, args: Namespace) -> Service:
@@ -101,6 +103,7 @@ class SoftpromptEndpoint:
                 max_text_chars=settings.max_text_chars,
                 max_bytes=settings.max_upload_bytes,
             ),
+            soft_refused=probe.soft_prompts_refused(model, settings),
             siblings=(getattr(args, "api_server_count", 1) or 1) > 1,
         )
         return _service(settings, catalogue, store, Residency(workers, store), served)

@@ -25,7 +25,8 @@ def decide(service: Service, model: str | None, scope: RequestScope) -> Decision
     """Resolve the model's name and lease the version, once per request; None for a base model.
 
     Raises:
-        BadRequest: ``version_needs_prompt`` if a version is pinned but the model is no prompt.
+        BadRequest: ``version_needs_prompt`` if a version is pinned but the model is no prompt;
+            ``architecture_not_verified``.
         NotFound, Unavailable: as :func:`~softprompt_serve.router.choose.choose`.
     """
     if scope.decision is not None:
@@ -37,6 +38,7 @@ def decide(service: Service, model: str | None, scope: RequestScope) -> Decision
         return None
     # No await between choosing and leasing: a removal waits for every lease it can see.
     decision = choose(service.snapshot, model, scope.pinned)
+    service.served.check_kind(decision.version.kind)
     scope.lease = service.residency.lease(decision.version)
     scope.decision = decision
     return decision

@@ -30,33 +30,40 @@ _ROWS = 3
 _IDLE_SECONDS = 10.0
 
 
-def check_configuration(
-    config: Any, args: Any, settings: Settings, environ: dict[str, str]
-) -> None:
+def soft_prompts_refused(model: Any, settings: Settings) -> str | None:
+    """Why this model gets no soft versions, or None: some models scale their embeddings.
+
+    The probe shows that rows arrive as stored. Whether rows that PEFT trained are stored as this
+    architecture needs them, only a comparison with PEFT shows.
+    """
+    architecture = (model.hf_config.architectures or ["unknown"])[0]
+    if architecture in VERIFIED_ARCHITECTURES or settings.allow_unverified_architecture:
+        return None
+    return (
+        f"Soft prompts were not verified on {architecture}; "
+        "SOFTPROMPT_ALLOW_UNVERIFIED_ARCHITECTURE=true serves them all the same."
+    )
+
+
+def check_configuration(config: Any, args: Any, environ: dict[str, str]) -> None:
     """Name everything in vLLM's configuration that soft prompts can't work with.
 
     Raises:
         StartupRefused: ``bad_configuration``, listing all problems.
     """
-    if problems := _problems(config, args, settings, environ):
+    if problems := _problems(config, args, environ):
         msg = "softprompt-serve can't start: " + " ".join(problems)
         raise StartupRefused(msg, code="bad_configuration")
 
 
-def _problems(config: Any, args: Any, settings: Settings, environ: dict[str, str]) -> list[str]:
+def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
     model, parallel = config.model_config, config.parallel_config
-    architecture = (model.hf_config.architectures or ["unknown"])[0]
     extension = "softprompt_serve.vllm_plugin.worker.SoftpromptWorker"
     found: list[tuple[bool, str]] = [
         (not model.enable_prompt_embeds, "Add --enable-prompt-embeds."),
         (
             parallel.worker_extension_cls != extension,
             f"Add --worker-extension-cls {extension}.",
-        ),
-        (
-            architecture not in VERIFIED_ARCHITECTURES
-            and not settings.allow_unverified_architecture,
-            f"{architecture} was not verified; SOFTPROMPT_ALLOW_UNVERIFIED_ARCHITECTURE=true tries.",
         ),
         (
             parallel.data_parallel_size > 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -368,3 +369,15 @@ async def test_dead_workers_refuse_an_alias_swap(serve: Serve) -> None:
         assert find(api).version == "v1"
         with pytest.raises(NotFound):
             find(api, "production")
+
+
+async def test_a_model_that_was_not_verified_gets_no_soft_versions_but_hard_ones(
+    serve: Serve,
+) -> None:
+    async with serve() as api:
+        api.service.served = replace(api.service.served, soft_refused="GemmaForCausalLM: no.")
+        answer = await api.import_soft()
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "architecture_not_verified"
+        hard = await api.import_text("Be brief.")
+        assert hard.status_code == 201

@@ -9,7 +9,12 @@ import pytest
 
 from softprompt_serve.errors import StartupRefused, Unavailable
 from softprompt_serve.settings import Settings
-from softprompt_serve.vllm_plugin.probe import _difference, check_configuration, check_workers
+from softprompt_serve.vllm_plugin.probe import (
+    _difference,
+    check_configuration,
+    check_workers,
+    soft_prompts_refused,
+)
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 
@@ -17,16 +22,12 @@ def config(**changes: Any) -> Any:
     """vLLM's configuration, as far as it is read, with everything in order."""
     given: dict[str, Any] = {
         "enable_prompt_embeds": True,
-        "architectures": ["LlamaForCausalLM"],
         "worker_extension_cls": EXTENSION,
         "data_parallel_size": 1,
         "kv_transfer_config": None,
     } | changes
     return SimpleNamespace(
-        model_config=SimpleNamespace(
-            enable_prompt_embeds=given["enable_prompt_embeds"],
-            hf_config=SimpleNamespace(architectures=given["architectures"]),
-        ),
+        model_config=SimpleNamespace(enable_prompt_embeds=given["enable_prompt_embeds"]),
         parallel_config=SimpleNamespace(
             worker_extension_cls=given["worker_extension_cls"],
             data_parallel_size=given["data_parallel_size"],
@@ -36,14 +37,11 @@ def config(**changes: Any) -> Any:
 
 
 def check(
-    settings: Settings | None = None,
     environ: dict[str, str] | None = None,
     args: Any = None,
     **changes: Any,
 ) -> None:
-    check_configuration(
-        config(**changes), args or SimpleNamespace(), settings or Settings(), environ or {}
-    )
+    check_configuration(config(**changes), args or SimpleNamespace(), environ or {})
 
 
 def refusal(**given: Any) -> str:
@@ -59,7 +57,7 @@ def test_a_configuration_in_order_passes() -> None:
 
 def test_the_real_configuration_of_a_server_is_read(vllm_config: Any) -> None:
     with pytest.raises(StartupRefused) as caught:
-        check_configuration(vllm_config, SimpleNamespace(), Settings(), {})
+        check_configuration(vllm_config, SimpleNamespace(), {})
     assert "--enable-prompt-embeds" in caught.value.message
     assert "--worker-extension-cls" in caught.value.message
 
@@ -70,8 +68,6 @@ def test_the_real_configuration_of_a_server_is_read(vllm_config: Any) -> None:
         ({"enable_prompt_embeds": False}, "--enable-prompt-embeds"),
         ({"worker_extension_cls": ""}, f"--worker-extension-cls {EXTENSION}"),
         ({"worker_extension_cls": "another.Extension"}, f"--worker-extension-cls {EXTENSION}"),
-        ({"architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM"),
-        ({"architectures": None}, "unknown was not verified"),
         ({"data_parallel_size": 2}, "--data-parallel-size"),
         ({"kv_transfer_config": object()}, "--kv-transfer-config"),
         ({"environ": {"VLLM_USE_RUST_FRONTEND": "1"}}, "VLLM_USE_RUST_FRONTEND"),
@@ -97,8 +93,21 @@ def test_a_variable_that_is_off_is_fine(value: str) -> None:
     check(environ={"VLLM_USE_RUST_FRONTEND": value})
 
 
+def model(architectures: list[str] | None) -> Any:
+    return SimpleNamespace(hf_config=SimpleNamespace(architectures=architectures))
+
+
+def test_an_unverified_architecture_gets_no_soft_versions() -> None:
+    assert "GemmaForCausalLM" in (
+        soft_prompts_refused(model(["GemmaForCausalLM"]), Settings()) or ""
+    )
+    assert "unknown" in (soft_prompts_refused(model(None), Settings()) or "")
+    assert soft_prompts_refused(model(["LlamaForCausalLM"]), Settings()) is None
+
+
 def test_an_unverified_architecture_is_tried_where_a_setting_allows_it() -> None:
-    check(Settings(allow_unverified_architecture=True), architectures=["GemmaForCausalLM"])
+    settings = Settings(allow_unverified_architecture=True)
+    assert soft_prompts_refused(model(["GemmaForCausalLM"]), settings) is None
 
 
 class Answers:
