@@ -33,6 +33,7 @@ from torch.nn.functional import cross_entropy
 
 from softprompt_serve.demo import tickets
 from softprompt_serve.demo.decode import embed, load_base, render
+from softprompt_serve.release.fingerprints import chat_template_hash, tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -234,14 +235,16 @@ def save(model: PeftModel, out: Path) -> None:
             shutil.copyfile(Path(folder) / name, out / name)
 
 
-def record(version: str, recipe: Recipe, losses: Sequence[float]) -> dict[str, Any]:
-    """The release record of a trained version."""
+def record(version: str, recipe: Recipe, losses: Sequence[float], base: Path) -> dict[str, Any]:
+    """The release record of a version that was trained on the model directory ``base``."""
     return {
         "dataset": tickets.DATASET,
         "dataset_version": tickets.DATASET_VERSION,
         "dataset_sha256": tickets.sha256("train"),
         "base_model": BASE_MODEL,
         "base_model_revision": BASE_REVISION,
+        "tokenizer_fingerprint": tokenizer_fingerprint(base),
+        "chat_template_sha256": chat_template_hash(base),
         "method": "prompt_tuning",
         "optimizer": {
             "name": "AdamW",
@@ -278,7 +281,7 @@ def main(
     tuned, tokenizer = wrap(model, recipe)
     losses = fit(tuned, tokenizer, recipe)
     save(tuned, folder)
-    text = json.dumps(record(version, recipe, losses), indent=2) + "\n"
+    text = json.dumps(record(version, recipe, losses, model), indent=2) + "\n"
     (folder / "record.json").write_text(text, encoding="utf-8")
     typer.echo(f"{folder}: loss {losses[-1]:.4f}, {time.monotonic() - began:.0f} s", err=True)
 

@@ -94,7 +94,9 @@ class SoftpromptEndpoint:
         names = frozenset(args.served_model_name or [args.model])
         served = Served(
             names=names,
-            identity=await asyncio.to_thread(identify, model, names, settings),
+            identity=await asyncio.to_thread(
+                identify, model, names, settings, chat_template=_given_template(args)
+            ),
             limits=Limits(
                 hidden_size=model.get_inputs_embeds_size(),
                 model_dtype=str(model.dtype).removeprefix("torch."),
@@ -134,6 +136,13 @@ def _service(
     feed = Feed(catalogue, apply, settings.poll_seconds)
     service = Service(settings, catalogue, store, residency, served, feed)
     return service
+
+
+def _given_template(args: Namespace) -> str | None:
+    """The text of ``--chat-template``, as vLLM reads it."""
+    from vllm.renderers.chat_utils import load_chat_template  # noqa: PLC0415 - heavy
+
+    return load_chat_template(args.chat_template)
 
 
 def _check_names(service: Service) -> None:
