@@ -150,7 +150,8 @@ def load(label: Label, url: Url = None, token: Token = None, as_json: Json = Fal
 def unload(label: Label, url: Url = None, token: Token = None, as_json: Json = False) -> None:
     """Free a version's rows; it stays stored.
 
-    Waits for its requests in flight, at most the server's SOFTPROMPT_DRAIN_SECONDS.
+    New requests no longer find it; waits for those in flight, at most the server's
+    SOFTPROMPT_DRAIN_SECONDS.
     """
     _set_resident(label, url, token, as_json=as_json, resident=False)
 
@@ -164,7 +165,8 @@ def remove(
 ) -> None:
     """Remove a version for good.
 
-    Waits for its requests in flight, at most the server's SOFTPROMPT_DRAIN_SECONDS.
+    New requests no longer find it; waits for those in flight, at most the server's
+    SOFTPROMPT_DRAIN_SECONDS.
     """
     with connected(url, token, as_json=as_json) as session:
         prompt, version = _split(label)

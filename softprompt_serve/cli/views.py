@@ -83,7 +83,8 @@ def alias(data: Data) -> RenderableType:
 
 def removed(data: Data) -> RenderableType:
     """What is gone."""
-    return Text(f"{data['removed']} removed")
+    later = "; its rows are freed when the requests in flight end" if data.get("draining") else ""
+    return Text(f"{data['removed']} removed{later}")
 
 
 def state(data: Data) -> RenderableType:

@@ -159,13 +159,23 @@ async def get_version(
     return schemas.VersionOut.of(service, service.find_version(name, version))
 
 
-@router.delete("/prompts/{name}/versions/{version}")
+@router.delete(
+    "/prompts/{name}/versions/{version}",
+    responses={
+        202: {"model": schemas.RemovedVersion, "description": "Removed, but still draining."}
+    },
+)
 async def remove_version(
-    name: schemas.Name, version: schemas.VersionName, service: Serving, actor: Actor = None
-) -> schemas.Removed:
-    """Remove a version once requests in flight have finished; an aliased one is a conflict."""
-    await service.remove_version(name, version, actor)
-    return schemas.Removed(removed=f"{name}@{version}")
+    name: schemas.Name,
+    version: schemas.VersionName,
+    service: Serving,
+    response: Response,
+    actor: Actor = None,
+) -> schemas.RemovedVersion:
+    """Remove a version: gone for new requests at once, freed when those in flight have ended."""
+    freed = await service.remove_version(name, version, actor)
+    response.status_code = 200 if freed else 202
+    return schemas.RemovedVersion(removed=f"{name}@{version}", draining=not freed)
 
 
 @router.put("/prompts/{name}/versions/{version}/residency")

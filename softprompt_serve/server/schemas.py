@@ -98,6 +98,12 @@ class Removed(Shape):
     removed: str
 
 
+class RemovedVersion(Removed):
+    """A version that is gone; ``draining`` while requests in flight still use its rows."""
+
+    draining: bool
+
+
 class AliasIn(Shape):
     """Where an alias shall point: a version's name or another alias."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ class Service:
     snapshot: Snapshot = EMPTY
     unloadable: dict[str, str] = field(default_factory=dict)
     _blobs: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _drains: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def start(self) -> None:
         """Restore names and residency from the catalogue, then follow its changes."""
@@ -197,14 +199,18 @@ class Service:
         )
         await self.feed.refresh()
         if not wanted:
-            await self._drain(version, forget=False)
+            await self._drain(version, forget=False, within=self.settings.drain_seconds)
         return changed
 
-    async def remove_version(self, prompt: str, version: str, actor: str | None) -> None:
+    async def remove_version(self, prompt: str, version: str, actor: str | None) -> bool:
         """Take a version away: new requests are answered 404, those in flight finish first.
 
+        Returns:
+            Whether its rows and its blob are freed already; if requests in flight outlast
+            ``drain_seconds``, that happens when the last one ends.
+
         Raises:
-            NotFound, Conflict: ``version_aliased``; ``version_in_use`` after ``drain_seconds``.
+            NotFound, Conflict: ``version_aliased``, and nothing has changed.
         """
         removed = self.find_prompt(prompt).versions.get(version)
         if removed is None:
@@ -212,21 +218,27 @@ class Service:
             raise NotFound(msg, code="version_not_found")
         await asyncio.to_thread(self.catalogue.remove_version, prompt, version, actor)
         await self.feed.refresh()
-        await self._drain(removed, forget=True)
+        drain = asyncio.create_task(self._drain(removed, forget=True, within=math.inf))
+        self._drains.add(drain)
+        drain.add_done_callback(self._drains.discard)
+        done, _ = await asyncio.wait({drain}, timeout=self.settings.drain_seconds)
+        if done:
+            drain.result()
+        return bool(done)
 
     async def close(self) -> None:
         """Stop following the catalogue and close it."""
+        for drain in self._drains:
+            drain.cancel()
         await self.feed.stop()
         await asyncio.to_thread(self.catalogue.close)
 
-    async def _drain(self, version: Version, *, forget: bool) -> None:
+    async def _drain(self, version: Version, *, forget: bool, within: float) -> None:
         """Free a version's rows once nobody uses them; with ``forget``, its blob as well."""
         if version.kind == "soft" and not any(v.wanted for v in _twins(self.snapshot, version)):
             if self.served.siblings:
                 await asyncio.sleep(3 * self.settings.poll_seconds)  # until they follow too
-            await self.residency.unload(
-                version.digest, forget=forget, within=self.settings.drain_seconds
-            )
+            await self.residency.unload(version.digest, forget=forget, within=within)
         if not forget:
             return
         async with self._blobs:

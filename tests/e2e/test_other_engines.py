@@ -18,6 +18,8 @@ OUR_FLAGS = (
     *("--worker-extension-cls", "softprompt_serve.vllm_plugin.worker.SoftpromptWorker"),
     "--enable-prompt-embeds",
 )
+API_KEY = "none"  # what the harness' clients send
+KEYED = {"authorization": f"Bearer {API_KEY}"}
 PLUGIN = {"VLLM_PLUGINS": "softprompt_serve"}
 TOKENS = 56
 
@@ -31,6 +33,7 @@ def tight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         flags=(
             *OUR_FLAGS,
             *("--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"),
+            *("--api-key", API_KEY),
             *("--max-num-batched-tokens", "48", "--kv-cache-memory-bytes", str(64 * 2**20)),
         ),
         environment=PLUGIN,
@@ -99,10 +102,20 @@ def greedy_past_the_end(reference: Reference, text: str, tensor: torch.Tensor) -
 
 def test_raw_prompt_embeds_are_refused_by_default(tight: Server) -> None:
     answer = tight.admin().root.post(
-        "/v1/completions", json={"model": "tight@n60", "prompt": None, "prompt_embeds": "AAAA"}
+        "/v1/completions",
+        headers=KEYED,
+        json={"model": "tight@n60", "prompt": None, "prompt_embeds": "AAAA"},
     )
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "raw_prompt_embeds_disabled"
+
+
+def test_vllms_api_key_guards_its_own_routes_and_has_no_say_in_ours(tight: Server) -> None:
+    admin = tight.admin()
+    assert admin.root.get("/v1/models").status_code == 401
+    assert admin.root.get("/v1/models", headers=KEYED).status_code == 200
+    assert admin.root.get("/softprompts/v1/prompts", headers=KEYED).status_code == 401
+    assert admin.http.get("/prompts").status_code == 200
 
 
 def test_a_missing_flag_is_named_by_the_failing_start(

@@ -151,7 +151,10 @@ async def test_a_removed_alias_is_gone(serve: Serve) -> None:
 async def test_a_removed_version_is_gone_and_its_prompt_with_the_last(serve: Serve) -> None:
     async with serve() as api:
         await api.import_soft()
-        assert (await api.client.delete(f"{VERSIONS}/v1")).json() == {"removed": "support@v1"}
+        assert (await api.client.delete(f"{VERSIONS}/v1")).json() == {
+            "removed": "support@v1",
+            "draining": False,
+        }
         answer = await api.client.get(f"{V1}/prompts/support")
         assert (answer.status_code, code_of(answer)) == (404, "prompt_not_found")
 

@@ -151,13 +151,20 @@ async def test_a_removal_waits_for_what_a_worker_still_runs(serve: Serve) -> Non
         await removal
 
 
-async def test_a_removal_that_is_outlasted_says_so(serve: Serve) -> None:
+async def test_a_removal_that_is_outlasted_says_so_and_finishes_later(serve: Serve) -> None:
     async with serve(drain_seconds=0.05) as api:
         await api.import_soft()
-        api.service.residency.lease(find(api))
-        with pytest.raises(Conflict) as caught:
-            await api.service.remove_version("support", "v1", None)
-        assert caught.value.code == "version_in_use"
+        version = find(api)
+        lease = api.service.residency.lease(version)
+        answer = await api.client.delete("/softprompts/v1/prompts/support/versions/v1")
+        assert (answer.status_code, answer.json()["draining"]) == (202, True)
+        with pytest.raises(NotFound):
+            find(api)
+        assert api.service.store.has(version.digest)
+        lease.release()
+        await asyncio.gather(*api.service._drains)
+        assert not api.service.store.has(version.digest)
+        assert api.workers.slots.find(version.digest) is None
 
 
 async def test_a_removed_version_leaves_workers_host_tier_and_disk(serve: Serve) -> None:
