@@ -13,14 +13,14 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, cast, get_args
 
 from softprompt_serve.errors import BadRequest
-from softprompt_serve.registry.snapshot import Kind
 
 if TYPE_CHECKING:
     import torch
 
+Kind = Literal["soft", "hard", "base"]
 PREAMBLE: Final = b"softprompt/1\n"
 ITEM_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 _HEADER_KEYS: Final = {"kind", "dtype", "shape", "text"}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import zipfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from softprompt_serve.artifact.archive import MAX_ENTRIES
+from softprompt_serve.artifact.content import Kind
 from softprompt_serve.cli.client import Answer, Api, prompt_path
 from softprompt_serve.errors import BadRequest
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from rich.console import Console
-
-Kind = Literal["soft", "hard", "base"]
 
 CONFIG: Final = "adapter_config.json"
 _TEXT_SUFFIXES: Final = frozenset({".txt", ".md"})

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind = Literal["soft", "hard", "base"]
+    from softprompt_serve.artifact.content import Kind
+
 PRODUCTION = "production"
 
 
@@ -23,7 +24,7 @@ class Version:
     Attributes:
         prompt: the prompt's name, such as ``support``.
         version: its name within the prompt, such as ``v2``.
-        digest: SHA-256 (hex) over the canonical content; see ``artifact.py``.
+        digest: SHA-256 (hex) over the canonical content; see ``artifact/content.py``.
         kind: ``soft`` (a tensor), ``hard`` (a text) or ``base`` (nothing added).
         virtual_tokens: n, the rows of the tensor; 0 unless soft.
         hidden_size: columns of the tensor; 0 unless soft.

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from sqlalchemy import MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from softprompt_serve.registry.snapshot import Kind, Version
+from softprompt_serve.registry.snapshot import Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from softprompt_serve.artifact.content import Kind
 
 
 class ContentMeta(Protocol):
