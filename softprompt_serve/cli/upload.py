@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from softprompt_serve.artifact.archive import MAX_ENTRIES
-from softprompt_serve.artifact.content import Kind
 from softprompt_serve.cli.client import Answer, Api, prompt_path
 from softprompt_serve.errors import BadRequest
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from rich.console import Console
+
+    from softprompt_serve.artifact.content import Kind
 
 CONFIG: Final = "adapter_config.json"
 _TEXT_SUFFIXES: Final = frozenset({".txt", ".md"})
