@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from softprompt_serve.artifact.content import Kind  # noqa: TC001 - typer reads the annotations
 from softprompt_serve.cli import upload, views
 from softprompt_serve.cli.client import alias_path, prompt_path, version_path
 from softprompt_serve.cli.session import Json, Token, Url, connected, output
@@ -55,7 +56,7 @@ def import_(
         Path | None, typer.Option("--text-file", metavar="FILE", help="The same, from a file.")
     ] = None,
     kind: Annotated[
-        upload.Kind | None, typer.Option(help="Inferred from what is given, but for base.")
+        Kind | None, typer.Option(help="Inferred from what is given, but for base.")
     ] = None,
     alias: Annotated[
         str | None, typer.Option(metavar="NAME", help="Point this alias at it afterwards.")
