@@ -206,8 +206,10 @@ def main(
 ) -> None:
     """Serve the demo: a small real model and the prompt `support` in several versions."""
     console = Console(markup=False, emoji=False, highlight=False)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores hang-ups, and a shell the interrupts of what runs in its background.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             run(load_settings(), port, flags or [], console)
