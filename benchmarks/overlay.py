@@ -4,7 +4,8 @@ One server, warm, asked over HTTP as clients ask it; the three variants take tur
 so that a drifting machine hits all alike, and the figures to trust are the ratios. Prompts have
 equal length: the version's n rows and the visible tokens, native's embeddings of both, or as many
 plain tokens. Bodies are encoded before the clock starts. Prefix caching is off, so that every
-prefill is computed.
+prefill is computed. With --beside-plain-vllm a second server, vLLM without our flags, takes its turn
+with plain tokens: what the flags themselves cost.
 
     python benchmarks/overlay.py --model DIR           # the demo model (softprompt_serve.demo.prepare)
     python benchmarks/overlay.py --model DIR --wide    # hidden 4096, 2 layers, random weights
@@ -25,6 +26,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,6 +41,7 @@ from softprompt_serve.demo.child import Server
 from softprompt_serve.vllm_plugin.seams import installed_vllm
 
 PLAIN, OVERLAY, NATIVE = "plain tokens", "overlay", "native prompt_embeds"
+PURE = "plain tokens, plain vLLM"
 BASE, TOKEN = "base", "a-token-for-benchmarks"
 START_SECONDS = 600
 WIDE = {
@@ -70,17 +73,25 @@ class Figures:
 class Bench:
     """Requests of each variant, and the clock."""
 
-    def __init__(self, options: argparse.Namespace, config: dict[str, Any], url: str) -> None:
+    def __init__(
+        self, options: argparse.Namespace, config: dict[str, Any], urls: dict[str, str]
+    ) -> None:
         self.options = options
         self.hidden_size: int = config["hidden_size"]
         self.vocabulary: int = config["vocab_size"]
         self.rng = random.Random(options.seed)
-        self.http = httpx.AsyncClient(base_url=url, timeout=600, trust_env=False)
+        self.variants = [PLAIN, OVERLAY, NATIVE, *([PURE] if PURE in urls else [])]
+        # A server closes what idles for five seconds, which is less than the others' turns take.
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        self.clients = {
+            name: httpx.AsyncClient(base_url=url, timeout=600, trust_env=False, limits=fresh)
+            for name, url in urls.items()
+        }
 
     async def upload(self) -> None:
         """Make a version of random rows resident."""
         rows = torch.randn(self.options.rows, self.hidden_size) * 0.02
-        answer = await self.http.post(
+        answer = await self.clients[OVERLAY].post(
             "/softprompts/v1/prompts/bench/versions",
             headers={"authorization": f"Bearer {TOKEN}"},
             files={"tensor": ("rows.safetensors", safetensors.torch.save({"rows": rows}))},
@@ -111,31 +122,32 @@ class Bench:
     def _ids(self, count: int) -> list[int]:
         return [self.rng.randrange(100, self.vocabulary - 100) for _ in range(count)]
 
-    async def ask(self, body: bytes) -> float:
+    async def ask(self, variant: str, body: bytes) -> float:
         """Seconds to the first token; reads the answer to its end."""
         begun = time.perf_counter()
         first = 0.0
         headers = {"content-type": "application/json"}
+        client = self.clients.get(variant, self.clients[OVERLAY])
         path = "/v1/completions"
-        async with self.http.stream("POST", path, content=body, headers=headers) as answer:
+        async with client.stream("POST", path, content=body, headers=headers) as answer:
             if answer.status_code != httpx.codes.OK:
                 raise RuntimeError((await answer.aread()).decode())
             async for _ in answer.aiter_lines():
                 first = first or time.perf_counter() - begun
         return first
 
-    async def measure(self, variants: list[str]) -> dict[str, Figures]:
+    async def measure(self) -> dict[str, Figures]:
         """Rounds of all variants: one at a time for TTFT, many at once for throughput."""
-        options = self.options
+        options, variants = self.options, self.variants
         ttft, throughput = Figures(), Figures()
         for number in range(options.rounds + 1):  # the first warms up
             turn = number % len(variants)
             for variant in variants[turn:] + variants[:turn]:
                 singles = [self.body(variant, 1) for _ in range(options.singles)]
                 crowd = [self.body(variant, options.output) for _ in range(options.concurrency)]
-                firsts = [await self.ask(body) for body in singles]
+                firsts = [await self.ask(variant, body) for body in singles]
                 begun = time.perf_counter()
-                await asyncio.gather(*(self.ask(body) for body in crowd))
+                await asyncio.gather(*(self.ask(variant, body) for body in crowd))
                 seconds = time.perf_counter() - begun
                 if number:
                     ttft.add(variant, statistics.median(firsts))
@@ -144,8 +156,8 @@ class Bench:
         return {"ttft": ttft, "throughput": throughput}
 
 
-def command(options: argparse.Namespace, folder: Path, port: int) -> list[str]:
-    """What starts the server."""
+def command(options: argparse.Namespace, folder: Path, port: int, *, pure: bool) -> list[str]:
+    """What starts a server; ``pure`` is vLLM without our flags."""
     flags = [
         *("--served-model-name", BASE, "--dtype", options.dtype, "--max-model-len", "2048"),
         *("--max-num-seqs", str(options.concurrency), "--no-enable-prefix-caching"),
@@ -153,7 +165,7 @@ def command(options: argparse.Namespace, folder: Path, port: int) -> list[str]:
     ]
     if options.wide:
         flags += ["--load-format", "dummy", "--tokenizer", str(options.model)]
-    if options.without_flag:
+    if pure:
         start = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     else:
         start = ["-m", "softprompt_serve.cli", "serve", str(folder)]
@@ -192,13 +204,15 @@ def table(title: str, found: dict[str, Figures], options: argparse.Namespace) ->
     lines += [
         f"| {variant} | {ttft.median(variant) * 1000:.1f} | {throughput.median(variant):.1f} "
         f"| {spread(ttft.ratios(variant, PLAIN))} | {spread(throughput.ratios(variant, PLAIN))} |"
-        for variant in ttft.rounds
+        for variant in (PLAIN, OVERLAY, NATIVE, PURE)
+        if variant in ttft.rounds
     ]
-    if NATIVE in ttft.rounds:
-        lines.append(
-            f"\nOverlay ÷ native: tokens/s {spread(throughput.ratios(OVERLAY, NATIVE))}, "
-            f"TTFT {spread(ttft.ratios(OVERLAY, NATIVE))}."
-        )
+    lines += [
+        f"\nOverlay ÷ {other}: tokens/s {spread(throughput.ratios(OVERLAY, other))}, "
+        f"TTFT {spread(ttft.ratios(OVERLAY, other))}."
+        for other in (NATIVE, PURE)
+        if other in ttft.rounds
+    ]
     return "\n".join(lines)
 
 
@@ -223,7 +237,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
     parser.add_argument("--wide", action="store_true", help="hidden 4096, 2 layers, random weights")
-    parser.add_argument("--without-flag", action="store_true", help="plain vLLM, plain tokens only")
+    parser.add_argument(
+        "--beside-plain-vllm", action="store_true", help="a second server, without our flags"
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, default=20, help="virtual tokens")
     parser.add_argument("--visible", type=int, default=100, help="visible tokens")
@@ -236,46 +252,61 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def measured(options: argparse.Namespace, scratch: Path) -> dict[str, Figures]:
+    """Start the servers, measure, and stop them."""
+    config = json.loads((options.model / "config.json").read_text())
+    folder = options.model
+    if options.wide:
+        folder, config = scratch / "wide", config | WIDE
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "2", **os.environ}
+    ours = environment | {
+        "SOFTPROMPT_HOME": str(scratch / "home"),
+        "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
+        "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",
+    }
+    urls: dict[str, str] = {}
+    with ExitStack() as servers:
+        for name in [OVERLAY, *([PURE] if options.beside_plain_vllm else [])]:
+            port = free_port()
+            start = command(options, folder, port, pure=name == PURE)
+            log = scratch / f"{port}.log"
+            server = servers.enter_context(
+                Server(start, environment if name == PURE else ours, log)
+            )
+            urls[name] = f"http://127.0.0.1:{port}"
+            wait_ready(server, urls[name])
+        return asyncio.run(run(Bench(options, config, urls)))
+
+
+async def run(bench: Bench) -> dict[str, Figures]:
+    """Upload, measure and close."""
+    try:
+        await bench.upload()
+        return await bench.measure()
+    finally:
+        for client in bench.clients.values():
+            await client.aclose()
+
+
 def main() -> None:
     """Run and print a Markdown table."""
     options = arguments()
     options.model = options.model.absolute()
-    with tempfile.TemporaryDirectory() as scratch, socket.socket() as probe:
-        config = json.loads((options.model / "config.json").read_text())
-        folder = options.model
-        if options.wide:
-            folder, config = Path(scratch) / "wide", config | WIDE
-            folder.mkdir()
-            (folder / "config.json").write_text(json.dumps(config))
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        url = f"http://127.0.0.1:{port}"
-        environment = {"VLLM_CPU_KVCACHE_SPACE": "2", **os.environ}
-        if not options.without_flag:
-            environment |= {
-                "SOFTPROMPT_HOME": f"{scratch}/home",
-                "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
-                "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",
-            }
-        with Server(command(options, folder, port), environment, Path(scratch) / "log") as server:
-            wait_ready(server, url)
-            found = asyncio.run(run(Bench(options, config, url), options))
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measured(options, Path(scratch))
     title = "hidden 4096, 2 layers, random weights" if options.wide else options.model.name
-    if options.without_flag:
-        title += ", without --enable-prompt-embeds"
     print(f"{table(title, found, options)}\n\n{machine()}")
     if options.json:
         options.json.write_text(json.dumps({k: f.rounds for k, f in found.items()}, indent=1))
-
-
-async def run(bench: Bench, options: argparse.Namespace) -> dict[str, Figures]:
-    """Measure what the options ask for."""
-    async with bench.http:
-        if options.without_flag:
-            return await bench.measure([PLAIN])
-        await bench.upload()
-        return await bench.measure([PLAIN, OVERLAY, NATIVE])
 
 
 if __name__ == "__main__":
