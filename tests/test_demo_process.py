@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -18,12 +18,7 @@ from softprompt_serve.cli.upload import CONFIG
 from softprompt_serve.demo import serve
 from softprompt_serve.demo.prepare import FILES, MODEL_NAME
 from softprompt_serve.demo.seed import PROMPTS
-from softprompt_serve.testing import (
-    ADMIN_TOKEN,
-)
-
-if TYPE_CHECKING:
-    pass
+from softprompt_serve.testing import ADMIN_TOKEN
 
 # Stands for `softprompt-serve serve`: the admin API on the asked port, with a process of its own.
 FAKE_SERVER = """

@@ -82,5 +82,30 @@ class Snapshot:
         """The prompt of that name, or None."""
         return self.prompts.get(name)
 
+    def versions(self) -> list[Version]:
+        """Every version of every prompt."""
+        return [v for prompt in self.prompts.values() for v in prompt.versions.values()]
+
+    def in_production(self) -> list[Version]:
+        """What each prompt's ``production`` stands for, as far as it is wanted."""
+        found = (prompt.find(PRODUCTION) for prompt in self.prompts.values())
+        return [version for version in found if version is not None and version.wanted]
+
+    def twins(self, version: Version) -> list[Version]:
+        """Other versions with the same content, of any prompt."""
+        return [
+            other
+            for other in self.versions()
+            if other.digest == version.digest and other.label != version.label
+        ]
+
+    def by_urgency(self) -> list[Version]:
+        """Wanted versions: production first, then other aliases' versions, then the newest."""
+        wanted = [version for version in self.versions() if version.wanted]
+        aliased = {p.versions[v].label for p in self.prompts.values() for v in p.aliases.values()}
+        production = {version.label for version in self.in_production()}
+        newest = sorted(wanted, key=lambda v: v.created_at, reverse=True)
+        return sorted(newest, key=lambda v: (v.label not in production, v.label not in aliased))
+
 
 EMPTY = Snapshot(revision=0, prompts=MappingProxyType({}))

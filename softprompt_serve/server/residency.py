@@ -181,9 +181,8 @@ async def restore_all(residency: Residency, versions: list[Version]) -> dict[str
     for version in versions:
         try:
             await residency.ensure(version)
-        except Unavailable as error:
-            problems[version.label] = error.message
         except SoftpromptError as error:
             problems[version.label] = error.message
-            logger.exception("Can't load %s", version.label)
+            if not isinstance(error, Unavailable):
+                logger.exception("Can't load %s", version.label)
     return problems

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.errors import BadRequest, Conflict, NotFound, SoftpromptError
+from softprompt_serve.registry.feed import Feed
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
 from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.residency import Residency, restore_all
@@ -21,7 +22,6 @@ from softprompt_serve.server.residency import Residency, restore_all
 if TYPE_CHECKING:
     from softprompt_serve.artifact import Artifact, Limits
     from softprompt_serve.registry.catalog import Catalogue
-    from softprompt_serve.registry.feed import Feed
     from softprompt_serve.registry.snapshot import Prompt, Snapshot, Version
     from softprompt_serve.registry.store import BlobStore
     from softprompt_serve.release.records import BaseModelIdentity, ReleaseRecord
@@ -78,18 +78,18 @@ class Service:
         await self.residency.refresh()
         self.snapshot = await asyncio.to_thread(self.catalogue.snapshot)
         self._pin()
-        await self._restore(_by_urgency(self.snapshot))
+        await self._restore(self.snapshot.by_urgency())
         await self.feed.start()
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Follow a change, made here or elsewhere: load what new traffic needs, then switch."""
-        await self._restore(_production(snapshot))
+        await self._restore(snapshot.in_production())
         self.snapshot = snapshot
         self._pin()
 
     async def restore_production(self) -> None:
         """Load what `production` names and the workers have lost, as far as the bank has room."""
-        await self._restore(_production(self.snapshot))
+        await self._restore(self.snapshot.in_production())
 
     def find_prompt(self, name: str) -> Prompt:
         """The prompt of that name.
@@ -235,7 +235,7 @@ class Service:
 
     async def _drain(self, version: Version, *, forget: bool, within: float) -> None:
         """Free a version's rows once nobody uses them; with ``forget``, its blob as well."""
-        if version.kind == "soft" and not any(v.wanted for v in _twins(self.snapshot, version)):
+        if version.kind == "soft" and not any(v.wanted for v in self.snapshot.twins(version)):
             if self.served.siblings:
                 await asyncio.sleep(3 * self.settings.poll_seconds)  # until they follow too
             await self.residency.unload(version.digest, forget=forget, within=within)
@@ -244,7 +244,7 @@ class Service:
         async with self._blobs:
             # Looked up again: the same content may have been imported anew while this drained.
             now = await asyncio.to_thread(self.catalogue.snapshot)
-            if not any(v.digest == version.digest for v in _versions(now)):
+            if not any(v.digest == version.digest for v in now.versions()):
                 await asyncio.to_thread(self.store.delete, version.digest)
 
     async def _restore(self, versions: list[Version]) -> None:
@@ -255,7 +255,24 @@ class Service:
         self.unloadable = others | problems
 
     def _pin(self) -> None:
-        self.residency.pinned = frozenset(v.digest for v in _production(self.snapshot))
+        self.residency.pinned = frozenset(v.digest for v in self.snapshot.in_production())
+
+
+def following(
+    settings: Settings,
+    catalogue: Catalogue,
+    store: BlobStore,
+    residency: Residency,
+    served: Served,
+) -> Service:
+    """A service and the feed that keeps it up to date; each needs the other."""
+
+    async def apply(snapshot: Snapshot) -> None:
+        await service.apply(snapshot)
+
+    feed = Feed(catalogue, apply, settings.poll_seconds)
+    service = Service(settings, catalogue, store, residency, served, feed)
+    return service
 
 
 def residency_of(service: Service, version: Version) -> dict[str, Any]:
@@ -265,30 +282,3 @@ def residency_of(service: Service, version: Version) -> dict[str, Any]:
     if service.residency.is_resident(version):
         return {"state": "resident"}
     return {"state": "stored", "reason": service.unloadable.get(version.label)}
-
-
-def _production(snapshot: Snapshot) -> list[Version]:
-    found = (prompt.find(PRODUCTION) for prompt in snapshot.prompts.values())
-    return [version for version in found if version is not None and version.wanted]
-
-
-def _by_urgency(snapshot: Snapshot) -> list[Version]:
-    """Production first, then other aliases' versions, then the newest."""
-    everything = [version for version in _versions(snapshot) if version.wanted]
-    aliased = {p.versions[v].label for p in snapshot.prompts.values() for v in p.aliases.values()}
-    production = {version.label for version in _production(snapshot)}
-    newest = sorted(everything, key=lambda v: v.created_at, reverse=True)
-    return sorted(newest, key=lambda v: (v.label not in production, v.label not in aliased))
-
-
-def _twins(snapshot: Snapshot, version: Version) -> list[Version]:
-    """Other versions with the same content, of any prompt."""
-    return [
-        other
-        for other in _versions(snapshot)
-        if other.digest == version.digest and other.label != version.label
-    ]
-
-
-def _versions(snapshot: Snapshot) -> list[Version]:
-    return [v for prompt in snapshot.prompts.values() for v in prompt.versions.values()]

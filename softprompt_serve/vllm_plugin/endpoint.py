@@ -11,14 +11,13 @@ from softprompt_serve.artifact import Limits
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
-from softprompt_serve.registry.feed import Feed
 from softprompt_serve.registry.store import BlobStore
 from softprompt_serve.server.app import attach
 from softprompt_serve.server.auth import admin_token
 from softprompt_serve.server.residency import Residency
-from softprompt_serve.server.service import Served, Service
+from softprompt_serve.server.service import Served, Service, following
 from softprompt_serve.server.state import AppState
-from softprompt_serve.settings import Settings, load_settings
+from softprompt_serve.settings import load_settings
 from softprompt_serve.vllm_plugin import probe, seams
 from softprompt_serve.vllm_plugin.guard import EngineGuard
 from softprompt_serve.vllm_plugin.identity import identify
@@ -108,7 +107,7 @@ class SoftpromptEndpoint:
             soft_refused=probe.soft_prompts_refused(model, settings),
             siblings=(getattr(args, "api_server_count", 1) or 1) > 1,
         )
-        return _service(settings, catalogue, store, Residency(workers, store), served)
+        return following(settings, catalogue, store, Residency(workers, store), served)
 
     def _wire(self, service: Service, engine: Any, state: Any, placeholder: int) -> None:
         max_model_len = engine.model_config.max_model_len
@@ -119,23 +118,6 @@ class SoftpromptEndpoint:
             state.openai_serving_models
         )
         EngineGuard(service.residency, placeholder=placeholder).install(engine)
-
-
-def _service(
-    settings: Settings,
-    catalogue: Catalogue,
-    store: BlobStore,
-    residency: Residency,
-    served: Served,
-) -> Service:
-    """A service and the feed that keeps it up to date; each needs the other."""
-
-    async def apply(snapshot: Any) -> None:
-        await service.apply(snapshot)
-
-    feed = Feed(catalogue, apply, settings.poll_seconds)
-    service = Service(settings, catalogue, store, residency, served, feed)
-    return service
 
 
 def _given_template(args: Namespace) -> str | None:

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.errors import BadRequest, SoftpromptError
+from softprompt_serve.registry.snapshot import PRODUCTION
 from softprompt_serve.router.choose import Decision, choose, names_prompt
 from softprompt_serve.server.scope import NAMES_ONLY, PIN_HEADER, RequestScope, current
 from softprompt_serve.vllm_plugin import carry
@@ -171,7 +172,7 @@ class PromptedModels:
     def _names(self) -> list[str]:
         names: list[str] = []
         for prompt in self.service.snapshot.prompts.values():
-            if prompt.find("production") is not None:
+            if prompt.find(PRODUCTION) is not None:
                 names.append(prompt.name)
             selectors = [*prompt.aliases, *(prompt.versions if self.list_versions else ())]
             names.extend(f"{prompt.name}@{selector}" for selector in selectors)

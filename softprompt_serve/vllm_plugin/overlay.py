@@ -99,12 +99,11 @@ def patch_v2(prompt_embeds_state: type[Any], overlay: Overlay) -> None:
 
     def add_request(self: Any, req_index: int, new_req_data: Any) -> None:
         rows = overlay.rows_for(new_req_data.req_id, new_req_data.sampling_params)
-        if rows is None:
-            add(self, req_index, new_req_data)
-            return
         # The kernel reads the slab through a bare pointer, in the model's dtype.
-        if rows.dtype != self.dtype or not rows.is_contiguous():
+        if rows is not None and (rows.dtype != self.dtype or not rows.is_contiguous()):
             overlay.failed.add(new_req_data.req_id)
+            rows = None
+        if rows is None:
             add(self, req_index, new_req_data)
             return
         self.gpu_tensors[new_req_data.req_id] = (rows, None)

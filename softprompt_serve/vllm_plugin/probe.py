@@ -16,6 +16,7 @@ from softprompt_serve.artifact import Content
 from softprompt_serve.errors import StartupRefused, Unavailable
 from softprompt_serve.server.residency import until_idle
 from softprompt_serve.vllm_plugin.reference import KEY, Reference, salt_for
+from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 if TYPE_CHECKING:
     from softprompt_serve.settings import Settings
@@ -58,12 +59,11 @@ def check_configuration(config: Any, args: Any, environ: dict[str, str]) -> None
 
 def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
     model, parallel = config.model_config, config.parallel_config
-    extension = "softprompt_serve.vllm_plugin.worker.SoftpromptWorker"
     found: list[tuple[bool, str]] = [
         (not model.enable_prompt_embeds, "Add --enable-prompt-embeds."),
         (
-            parallel.worker_extension_cls != extension,
-            f"Add --worker-extension-cls {extension}.",
+            parallel.worker_extension_cls != EXTENSION,
+            f"Add --worker-extension-cls {EXTENSION}.",
         ),
         (
             parallel.data_parallel_size > 1,

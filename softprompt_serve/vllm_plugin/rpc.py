@@ -37,11 +37,6 @@ class EngineWorkers:
         """See :class:`~softprompt_serve.server.residency.Workers`."""
         return await self._call("softprompt_status")
 
-    async def corrupt(self) -> list[str]:
-        """Digests that any worker finds changed on its device."""
-        answers = await self._call("softprompt_verify")
-        return sorted({digest for answer in answers for digest in answer["corrupt"]})
-
     async def embed(self, token_ids: list[int]) -> tuple[list[int], bytes]:
         """The model's own input embeddings, ``[len(token_ids), hidden_size]`` as float32 bytes."""
         first = (await self._call("softprompt_embed", token_ids))[0]

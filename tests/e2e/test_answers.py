@@ -76,6 +76,19 @@ def without_end(ids: list[int], reference: Reference) -> list[int]:
     return [token for token in ids if token != reference.model.config.eos_token_id]
 
 
+def check_greedy(
+    found: tuple[list[int], list[float]],
+    reference: Reference,
+    visible: list[int],
+    rows: torch.Tensor,
+) -> None:
+    """The answer's ids are Transformers' own, and its first log-probability is close to theirs."""
+    ids, logprobs = found
+    assert without_end(ids, reference) == reference.greedy(visible, rows, tokens=TOKENS)
+    first = reference.first_logprobs(visible, rows)[ids[0]]
+    assert logprobs[0] == pytest.approx(first.item(), abs=2e-3)
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("version", ["v2", "v3"])
 def test_chat_answers_what_transformers_answers(
@@ -86,12 +99,8 @@ def test_chat_answers_what_transformers_answers(
     stream: bool,
 ) -> None:
     for text in TEXTS:
-        ids, logprobs = chat(client, f"support@{version}", text, stream=stream)
-        visible = reference.chat_ids(text)
-        expected = reference.greedy(visible, rows[version], tokens=TOKENS)
-        assert without_end(ids, reference) == expected
-        first = reference.first_logprobs(visible, rows[version])[ids[0]]
-        assert logprobs[0] == pytest.approx(first.item(), abs=2e-3)
+        found = chat(client, f"support@{version}", text, stream=stream)
+        check_greedy(found, reference, reference.chat_ids(text), rows[version])
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -104,12 +113,8 @@ def test_completions_answer_what_transformers_answers(
     stream: bool,
 ) -> None:
     for text in TEXTS:
-        ids, logprobs = complete(client, f"support@{version}", text, stream=stream)
-        visible = reference.text_ids(text)
-        expected = reference.greedy(visible, rows[version], tokens=TOKENS)
-        assert without_end(ids, reference) == expected
-        first = reference.first_logprobs(visible, rows[version])[ids[0]]
-        assert logprobs[0] == pytest.approx(first.item(), abs=2e-3)
+        found = complete(client, f"support@{version}", text, stream=stream)
+        check_greedy(found, reference, reference.text_ids(text), rows[version])
 
 
 @pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")  # PEFT's own

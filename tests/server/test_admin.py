@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from server.answers import V1, VERSIONS, code_of
 
 from softprompt_serve.errors import Unavailable
 from softprompt_serve.testing import ADMIN_TOKEN, BASE_MODEL, HIDDEN_SIZE
@@ -16,20 +17,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    import httpx
-
     Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
 pytestmark = pytest.mark.anyio
-
-V1 = "/softprompts/v1"
-VERSIONS = f"{V1}/prompts/support/versions"
-
-
-def code_of(response: httpx.Response) -> str | None:
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error["code"]
 
 
 async def test_an_import_is_answered_with_what_was_made_of_it(serve: Serve) -> None:

@@ -7,6 +7,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from server.answers import V1, VERSIONS, code_of
 
 from softprompt_serve.testing import BASE_MODEL
 
@@ -15,20 +16,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    import httpx
-
     Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
 pytestmark = pytest.mark.anyio
-
-V1 = "/softprompts/v1"
-VERSIONS = f"{V1}/prompts/support/versions"
-
-
-def code_of(response: httpx.Response) -> str | None:
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error["code"]
 
 
 async def test_a_body_over_the_limit_is_refused_while_it_streams(serve: Serve) -> None:
