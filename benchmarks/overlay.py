@@ -19,31 +19,25 @@ import base64
 import io
 import json
 import os
-import platform
 import random
-import socket
 import statistics
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 import safetensors.torch
 import torch
+from side_by_side import Figures, free_port, machine, spread, wait_ready
 
 from softprompt_serve.demo.child import Server
-from softprompt_serve.vllm_plugin.seams import installed_vllm
 
 PLAIN, OVERLAY, NATIVE = "plain tokens", "overlay", "native prompt_embeds"
 PURE = "plain tokens, plain vLLM"
 BASE, TOKEN = "base", "a-token-for-benchmarks"
-START_SECONDS = 600
 WIDE = {
     "hidden_size": 4096,
     "intermediate_size": 4096,
@@ -52,22 +46,6 @@ WIDE = {
     "num_hidden_layers": 2,
     "head_dim": 128,
 }
-
-
-@dataclass
-class Figures:
-    """One figure per round and variant."""
-
-    rounds: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, variant: str, value: float) -> None:
-        self.rounds.setdefault(variant, []).append(value)
-
-    def median(self, variant: str) -> float:
-        return statistics.median(self.rounds[variant])
-
-    def ratios(self, variant: str, to: str) -> list[float]:
-        return [a / b for a, b in zip(self.rounds[variant], self.rounds[to], strict=True)]
 
 
 class Bench:
@@ -172,22 +150,6 @@ def command(options: argparse.Namespace, folder: Path, port: int, *, pure: bool)
     return [sys.executable, *start, *flags]
 
 
-def wait_ready(server: Server, url: str) -> None:
-    """Poll until the server answers.
-
-    Raises:
-        RuntimeError: it ended, or took too long; with its last words.
-    """
-    deadline = time.monotonic() + START_SECONDS
-    while server.running and time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/v1/models", trust_env=False).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    raise RuntimeError("\n".join(server.tail()))
-
-
 def table(title: str, found: dict[str, Figures], options: argparse.Namespace) -> str:
     """Markdown: medians, and ratios per round with their spread."""
     ttft, throughput = found["ttft"], found["throughput"]
@@ -216,22 +178,6 @@ def table(title: str, found: dict[str, Figures], options: argparse.Namespace) ->
     return "\n".join(lines)
 
 
-def spread(values: list[float]) -> str:
-    """Median, and the least and the most of all rounds."""
-    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-
-
-def machine() -> str:
-    """What this ran on, and when."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores; "
-        f"Python {platform.python_version()}; torch {version('torch')}; "
-        f"{' '.join(installed_vllm() or ('no vLLM',))}; {datetime.now(UTC):%Y-%m-%d}."
-    )
-
-
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
@@ -250,13 +196,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write every round's figures here")
     return parser.parse_args()
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def measured(options: argparse.Namespace, scratch: Path) -> dict[str, Figures]:

@@ -89,6 +89,20 @@ class Conflict(SoftpromptError):
     default_code = "conflict"
 
 
+class Stale(SoftpromptError):
+    """The caller's ``If-Match`` is not the present generation (412)."""
+
+    status = 412
+    default_code = "stale_generation"
+
+
+class Invalid(SoftpromptError):
+    """A document that is well formed but means nothing here; ``param`` names the field (422)."""
+
+    status = 422
+    default_code = "invalid_rollout"
+
+
 class TooLarge(SoftpromptError):
     """An upload over the limit (413)."""
 

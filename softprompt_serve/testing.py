@@ -17,10 +17,11 @@ from softprompt_serve.bank.slots import Slots
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
-from softprompt_serve.registry.store import BlobStore
+from softprompt_serve.registry.objects import open_blobs
 from softprompt_serve.release.records import BaseModelIdentity
+from softprompt_serve.server.opening import following
 from softprompt_serve.server.residency import Residency
-from softprompt_serve.server.service import Served, Service, following
+from softprompt_serve.server.served import Served
 from softprompt_serve.server.state import AppState
 from softprompt_serve.settings import Settings
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastapi import FastAPI
+
+    from softprompt_serve.server.service import Service
 
 
 HIDDEN_SIZE = 8
@@ -155,7 +158,7 @@ def service_for_tests(
     home = settings.home_dir
     home.mkdir(parents=True, exist_ok=True)
     catalogue = Catalogue.open(settings.database_url or url_of(home / "catalogue.db"))
-    store = BlobStore(home / "blobs")
+    store = open_blobs(settings)
     served = Served(
         names=frozenset({BASE_MODEL}),
         identity=identity or BaseModelIdentity(name=BASE_MODEL),

@@ -13,8 +13,9 @@ PACKAGE = Path(softprompt_serve.__file__).parent
 MODULES = {str(p.relative_to(PACKAGE)): p for p in sorted(PACKAGE.rglob("*.py"))}
 LINES = 300
 
-PURE = ("artifact", "registry/", "bank/slots.py", "router/", "rollout/", "release/")
-WITHOUT_TORCH = ("registry/", "bank/slots.py", "router/", "rollout/", "release/")
+DECIDING = ("bank/slots.py", "router/", "rollout/", "shadow/", "telemetry/", "release/")
+PURE = ("artifact", "registry/", *DECIDING)
+WITHOUT_TORCH = ("registry/", *DECIDING)
 
 
 def within(name: str, places: tuple[str, ...]) -> bool:

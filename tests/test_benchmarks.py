@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -10,7 +11,12 @@ from types import ModuleType
 
 import pytest
 
-FILES = sorted((Path(__file__).parent.parent / "benchmarks").glob("*.py"))
+SHARED = "side_by_side"
+FILES = sorted(
+    path
+    for path in (Path(__file__).parent.parent / "benchmarks").glob("*.py")
+    if path.stem != SHARED
+)
 
 
 def load(path: Path) -> ModuleType:
@@ -41,3 +47,19 @@ def test_ratios_are_taken_within_a_round() -> None:
     table = overlay.table("a model", {"ttft": ttft, "throughput": throughput}, options)
     assert "| overlay | 2000.0 | 2.0 | 1.000 (0.500 to 2.000) | 1.000 (0.500 to 2.000) |" in table
     assert overlay.NATIVE not in table
+
+
+def test_routing_measures_every_case_and_names_no_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    routing = load(next(path for path in FILES if path.stem == "routing"))
+    results = tmp_path / "routing.md"
+    small = ["--prompts", "3", "--decisions", "5", "--rounds", "1", "--arms", "1", "3"]
+    routing.main([*small, "--rules", "0", "2", "--results", str(results)])
+    tables = results.read_text()
+    for case in ("production, no rollout", "pinned by the header", "1 arm, 0 rules"):
+        assert f"| {case} | " in tables
+    assert "| 3 arms, 2 rules | " in tables
+    assert "| 3 prompts, 9 versions | |" in tables
+    assert socket.gethostname() not in tables
+    assert tables.splitlines()[-1] in capsys.readouterr().out

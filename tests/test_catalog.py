@@ -1,7 +1,6 @@
 """What the catalogue promises about prompts, versions, aliases and the audit."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,8 @@ def text(value: str) -> Content:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    opened = Catalogue.open(f"sqlite:///{tmp_path}/catalogue.db")
+def catalogue(database_url: str) -> Iterator[Catalogue]:
+    opened = Catalogue.open(database_url)
     yield opened
     opened.close()
 
@@ -218,7 +217,7 @@ def test_the_same_content_restores_a_removed_version(
     assert (dict(version.record), version.created_by) == ({"seed": 2}, "bob")
 
 
-def test_removal_erases_the_text(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_removal_erases_the_text(catalogue: Catalogue) -> None:
     catalogue.add_version("p", "v1", text("a very secret text"), {})
     removed = catalogue.remove_version("p", "v1")
     assert removed.text == "a very secret text"

@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 
 from softprompt_serve.artifact import Content
 from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
-from softprompt_serve.registry import database
+from softprompt_serve.registry import database, sqlite
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.store import BlobStore
 from softprompt_serve.registry.tables import Base
@@ -209,7 +209,7 @@ def test_a_file_that_is_put_back_is_used_again(tmp_path: Path) -> None:
 def test_a_locked_database_is_unavailable_and_then_works_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
     catalogue = Catalogue.open(url_of(tmp_path))
     other = sqlite3.connect(tmp_path / "catalogue.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -269,9 +269,12 @@ def test_a_path_that_cannot_be_created_is_unavailable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "x", "sqlite://", "sqlite:///:memory:", "sqlite:///x?mode=ro", "postgresql://h/d"],
+    [
+        *("", "x", "sqlite://", "sqlite:///:memory:", "sqlite:///x?mode=ro"),
+        *("mysql://h/d", "postgresql+asyncpg://h/d", "postgresql://u:p@h:port/d"),
+    ],
 )
-def test_a_url_that_is_no_file_is_refused(url: str) -> None:
+def test_a_url_of_no_catalogue_is_refused(url: str) -> None:
     with pytest.raises(BadRequest) as refused:
         Catalogue.open(url)
     assert refused.value.code == "invalid_setting"

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 import softprompt_serve
 from softprompt_serve.cli.app import app
-from softprompt_serve.server.admin import probes, router
+from softprompt_serve.server.app import attach
 from softprompt_serve.server.gate import PREFIX
+from softprompt_serve.server.state import AppState
+from softprompt_serve.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(softprompt_serve.__file__).parent
@@ -50,8 +54,14 @@ def test_every_code_that_the_api_answers_is_documented() -> None:
     assert not undocumented
 
 
-# Never reach a caller of the API: between our own processes, or at start.
-INTERNAL = {"bank_missing", "softprompt_mismatch", "invalid_setting"}
+# Never reach a caller of the API: between our own processes, at start, or in a shadow of a request.
+INTERNAL = {
+    "bank_missing",
+    "softprompt_mismatch",
+    "invalid_setting",
+    "shadow_needs_one_input",
+    "shadow_too_long",
+}
 
 
 def test_every_documented_code_exists() -> None:
@@ -62,7 +72,11 @@ def test_every_documented_code_exists() -> None:
 
 
 def test_every_route_of_the_admin_api_is_documented() -> None:
-    for route in [*router.routes, *probes.routes]:
+    web = FastAPI()
+    attach(web, AppState(Settings(), vllm=""))
+    routes = [r for r in web.routes if isinstance(r, APIRoute) and r.path.startswith(PREFIX)]
+    assert len(routes) > 20
+    for route in routes:
         (method,) = route.methods
         path = route.path.removeprefix(PREFIX)
         whole = API.replace("[/{version}]", "")
@@ -86,8 +100,15 @@ def test_python_snippets_parse(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_shown_exist(page: Path) -> None:
     known = typer.main.get_command(app).commands
-    shown = set(re.findall(r"^softprompt-serve ([a-z]+)", page.read_text(), re.MULTILINE))
-    assert shown <= set(known)
+    for name, rest in re.findall(r"^softprompt-serve ([a-z]+)(.*)", page.read_text(), re.MULTILINE):
+        assert name in known
+        command = known[name]
+        if isinstance(command, typer.core.TyperGroup):  # `rollout show`, not `serve MODEL`
+            assert rest.split()[0] in command.commands, f"{name}{rest}"
+            command = command.commands[rest.split()[0]]
+        if name != "serve":
+            options = {option for part in command.params for option in part.opts}
+            assert set(re.findall(r" (--[a-z-]+)", rest.partition("#")[0])) <= options, rest
 
 
 def test_make_targets_shown_exist() -> None:

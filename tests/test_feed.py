@@ -27,6 +27,16 @@ class Applied:
         self.revisions.append(snapshot.revision)
 
 
+class Silent:
+    """A source without anything, which tells of nothing."""
+
+    def snapshot(self, previous: Snapshot) -> Snapshot:
+        return EMPTY
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
+
 @pytest.fixture
 def applied() -> Applied:
     return Applied()
@@ -161,13 +171,10 @@ def test_a_database_that_comes_back_is_followed_again(tmp_path: Path, applied: A
 
 
 def test_a_database_that_is_down_at_the_start_is_no_error(tmp_path: Path) -> None:
-    class Down:
+    class Down(Silent):
         def revision(self) -> int:
             msg = "down"
             raise Unavailable(msg)
-
-        def snapshot(self) -> Snapshot:
-            return EMPTY
 
     async def run() -> Feed:
         feed = Feed(Down(), lambda _: None, POLL)
@@ -214,14 +221,56 @@ def test_nothing_is_applied_after_stop(tmp_path: Path, applied: Applied) -> None
     assert applied.revisions == [0]
 
 
+class Telling(Silent):
+    """A source that is told of changes, and tells of them."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.wakes: list[Callable[[], None]] = []
+
+    def revision(self) -> int:
+        self.looks += 1
+        return 0
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        self.wakes.append(wake)
+        return lambda: self.wakes.remove(wake)
+
+
+def test_a_feed_that_is_told_looks_at_once() -> None:
+    async def run() -> None:
+        source = Telling()
+        feed = Feed(source, lambda _: None, 60)
+        await feed.start()
+        for looks in (2, 3):
+            await asyncio.to_thread(source.wakes[0])
+            await until(lambda: source.looks == looks)  # noqa: B023 - awaited in its turn
+        await feed.stop()
+
+    asyncio.run(run())
+
+
+def test_a_stopped_feed_is_told_no_more_and_may_be_told_too_late() -> None:
+    source = Telling()
+
+    async def run() -> Callable[[], None]:
+        feed = Feed(source, lambda _: None, 60)
+        await feed.start()
+        (wake,) = source.wakes
+        await feed.stop()
+        return wake
+
+    late = asyncio.run(run())
+    assert source.wakes == []
+    late()
+    assert source.looks == 1
+
+
 def test_a_slow_database_does_not_hold_the_event_loop(tmp_path: Path) -> None:
-    class Slow:
+    class Slow(Silent):
         def revision(self) -> int:
             time.sleep(0.3)
             return 0
-
-        def snapshot(self) -> Snapshot:
-            return EMPTY
 
     async def run() -> int:
         feed = Feed(Slow(), lambda _: None, POLL)

@@ -36,6 +36,19 @@ def test_a_variable_comes_before_the_default(monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings().bank_rows == 512
 
 
+def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOFTPROMPT_SERVE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("SOFTPROMPT_SERVE_PORT", "tcp://10.0.0.1:8000")
+    assert load_settings().url == "http://127.0.0.1:8000"
+
+
+def test_a_limit_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTPROMPT_SHADOW_BUSY_REQUESTS", "none")
+    assert load_settings().shadow_busy_requests is None
+
+
 def test_an_unknown_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOFTPROMPT_BANKROWS", "512")
     error = refused()
@@ -52,9 +65,16 @@ def test_an_unknown_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
         ("SOFTPROMPT_POLL_SECONDS", "nan"),
         ("SOFTPROMPT_DRAIN_SECONDS", "0"),
         ("SOFTPROMPT_LIST_VERSIONS", "perhaps"),
+        ("SOFTPROMPT_CONTROLLER_LEASE_SECONDS", "0.5"),
+        ("SOFTPROMPT_PRICE_OUTPUT", "-1"),
+        ("SOFTPROMPT_PRICE_OUTPUT", "inf"),
         ("SOFTPROMPT_ADMIN_TOKEN", "short"),
         ("SOFTPROMPT_URL", "127.0.0.1:8000"),
         ("SOFTPROMPT_DATABASE_URL", "mysql://somewhere"),
+        ("SOFTPROMPT_BLOB_URL", "gs://bucket"),
+        ("SOFTPROMPT_BLOB_URL", "s3://key:secret@bucket/prefix"),
+        ("SOFTPROMPT_BLOB_URL", "file://relative"),
+        ("SOFTPROMPT_REPLICA_TTL_SECONDS", "1"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(
@@ -82,6 +102,24 @@ def test_the_admin_token_is_not_shown_by_accident(monkeypatch: pytest.MonkeyPatc
 def test_a_bad_admin_token_is_not_repeated_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOFTPROMPT_ADMIN_TOKEN", "s3cr3t")
     assert "s3cr3t" not in refused().message
+
+
+def test_a_bad_url_is_not_repeated_with_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTPROMPT_DATABASE_URL", "mysql://me:s3cr3t@host/db")
+    error = refused()
+    assert "s3cr3t" not in f"{error} {error.__cause__}"
+
+
+def test_a_database_url_is_not_shown_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTPROMPT_DATABASE_URL", "postgresql://me:s3cr3t@host/db")
+    assert "s3cr3t" not in repr(load_settings())
+
+
+def test_a_heartbeat_slower_than_the_default_lifetime_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOFTPROMPT_HEARTBEAT_SECONDS", "5")
+    assert refused().param == "SOFTPROMPT_REPLICA_TTL_SECONDS"
 
 
 def test_home_is_absolute_and_without_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from softprompt_serve import __version__
-from softprompt_serve.cli import doctor, prompts
+from softprompt_serve.cli import doctor, prompts, rollouts, shadow
 from softprompt_serve.cli.session import reported
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def serve(context: typer.Context) -> None:
       --enable-prompt-embeds
       --enable-prompt-tokens-details
       --worker-extension-cls softprompt_serve.vllm_plugin.worker.SoftpromptWorker
+      --scheduling-policy priority
       and softprompt_serve in the variable VLLM_PLUGINS
 
     Settings of our own are SOFTPROMPT_* variables: docs/settings.md. The server is ready when
@@ -87,6 +88,8 @@ def serve(context: typer.Context) -> None:
 
 
 prompts.register(app)
+rollouts.register(app)
+shadow.register(app)
 doctor.register(app)
 
 

@@ -109,8 +109,21 @@ class Api:
         json_body: Mapping[str, Any] | None = None,
         form: Mapping[str, str] | None = None,
         tensor: tuple[str, IO[bytes]] | None = None,
+        if_match: int | None = None,
     ) -> Answer:
-        """Change something, as the local user; ``tensor`` is a file's name and content."""
+        """Change something, as the local user.
+
+        Args:
+            method: of HTTP.
+            path: below the admin API's prefix.
+            json_body: a JSON body.
+            form: fields of a multipart body.
+            tensor: a file of such a body: its name and content.
+            if_match: the generation on which alone the change may be made.
+
+        Raises:
+            ApiError, Unreachable: as all calls here.
+        """
         actor = _user()
         return self.call(
             method,
@@ -119,6 +132,7 @@ class Api:
             json=json_body,
             data=form,
             files=None if tensor is None else {"tensor": tensor},
+            headers=None if if_match is None else {"if-match": f'"{if_match}"'},
         )
 
     def call(
@@ -166,6 +180,12 @@ def version_path(prompt: str, version: str) -> str:
 def alias_path(prompt: str, alias: str) -> str:
     """The path of a prompt's alias."""
     return f"{prompt_path(prompt)}/aliases/{check_name('alias', alias)}"
+
+
+def rollout_path(prompt: str, verb: str | None = None) -> str:
+    """The path of a prompt's rollout, or of something that can be done with it."""
+    path = f"{prompt_path(prompt)}/rollout"
+    return path if verb is None else f"{path}/{verb}"
 
 
 def _user() -> str | None:

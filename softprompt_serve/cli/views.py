@@ -32,7 +32,7 @@ def prompts(data: Data) -> RenderableType:
 def prompt(data: Data) -> RenderableType:
     """One prompt: its aliases and versions."""
     aliases = ", ".join(f"{name} → {target}" for name, target in sorted(data["aliases"].items()))
-    lines = _grid({"prompt": data["name"], "aliases": aliases or "none"})
+    lines = new_grid({"prompt": data["name"], "aliases": aliases or "none"})
     return Group(lines, _version_table(data["versions"], with_prompt=False))
 
 
@@ -56,7 +56,7 @@ def version(data: Data) -> RenderableType:
         name: _missing(expected=name in expected) if value is None else value
         for name, value in data["record"].items()
     }
-    return Group(_grid(facts), Text("\nrelease record", style="bold"), _grid(record))
+    return Group(new_grid(facts), Text("\nrelease record", style="bold"), new_grid(record))
 
 
 def imported(data: Data, *, created: bool) -> RenderableType:
@@ -69,7 +69,7 @@ def imported(data: Data, *, created: bool) -> RenderableType:
         "state": _state(data),
         "aliases": ", ".join(data["aliases"]) or "none",
     }
-    return Group(Text(f"{data['prompt']}@{data['version']} {found}"), _grid(facts))
+    return Group(Text(f"{data['prompt']}@{data['version']} {found}"), new_grid(facts))
 
 
 def alias(data: Data) -> RenderableType:
@@ -94,37 +94,39 @@ def state(data: Data) -> RenderableType:
 
 def residency(data: Data) -> RenderableType:
     """Each worker's bank: how full it is, and what it holds."""
-    table = _table("rank", "runner", "device", "rows used", "slab", "resident", "held", "on host")
-    digests = _table("digest", "rows", "requests running")
+    table = new_table(
+        "rank", "runner", "device", "rows used", "slab", "resident", "held", "on host"
+    )
+    digests = new_table("digest", "rows", "requests running")
     seen: Data = {}
     for worker in data["workers"]:
         resident, held = worker["resident"], worker.get("held", {})
         table.add_row(
-            _text(worker.get("rank")),
-            _text(worker.get("runner")),
-            _text(worker.get("device")),
+            as_text(worker.get("rank")),
+            as_text(worker.get("runner")),
+            as_text(worker.get("device")),
             f"{worker.get('used_rows', 0)} of {worker.get('capacity_rows', 0)}",
             f"{worker.get('slab_bytes', 0) / _MIB:.1f} MiB {worker.get('dtype', '')}",
-            _text(len(resident)),
-            _text(sum(held.values())),
-            _text(len(worker.get("host", ()))),
+            as_text(len(resident)),
+            as_text(sum(held.values())),
+            as_text(len(worker.get("host", ()))),
         )
         for digest, rows in resident.items():
             seen[digest] = (rows, seen.get(digest, (rows, 0))[1] + held.get(digest, 0))
     for digest, (rows, running) in seen.items():
-        digests.add_row(digest[:_DIGEST], _text(rows), _text(running))
+        digests.add_row(digest[:_DIGEST], as_text(rows), as_text(running))
     leases = ", ".join(f"{label}: {count}" for label, count in data["leases"].items())
-    return Group(table, digests, _grid({"requests in flight": leases or "none"}))
+    return Group(table, digests, new_grid({"requests in flight": leases or "none"}))
 
 
 def audit(data: Data) -> RenderableType:
     """Changes, newest first."""
-    table = _table("id", "at", "who", "action", "what", "detail")
+    table = new_table("id", "at", "who", "action", "what", "detail")
     for entry in data["data"]:
         what = "@".join(part for part in (entry["prompt"], entry["subject"]) if part)
         detail = {key: value for key, value in entry["detail"].items() if value is not None}
         table.add_row(
-            _text(entry["id"]),
+            as_text(entry["id"]),
             entry["at"],
             entry["actor"] or "-",
             entry["action"],
@@ -136,12 +138,12 @@ def audit(data: Data) -> RenderableType:
 
 def _version_table(versions: Sequence[Data], *, with_prompt: bool) -> Table:
     columns = ("version", "kind", "virtual tokens", "state", "aliases", "digest", "created")
-    table = _table(*(("prompt", *columns) if with_prompt else columns))
+    table = new_table(*(("prompt", *columns) if with_prompt else columns))
     for data in versions:
         row: list[RenderableType] = [
             data["version"],
             data["kind"],
-            _text(data["virtual_tokens"]),
+            as_text(data["virtual_tokens"]),
             _state(data),
             ", ".join(data["aliases"]) or "-",
             data["digest"][:_DIGEST],
@@ -165,26 +167,28 @@ def _by(at: str, who: str | None) -> str:
 
 
 def _short(value: object) -> str:
-    text = _text(value)
+    text = as_text(value)
     return text[:_DIGEST] if len(text) == len("0" * 64) and text.isalnum() else text
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """An empty table without lines; long cells fold."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def _grid(facts: Mapping[str, Any]) -> Table:
+def new_grid(facts: Mapping[str, Any]) -> Table:
     """Names and values, a line each."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
     for name, value in facts.items():
-        grid.add_row(name, value if isinstance(value, Text) else _text(value))
+        grid.add_row(name, value if isinstance(value, Text) else as_text(value))
     return grid

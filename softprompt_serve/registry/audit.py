@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from softprompt_serve.errors import Unavailable
+from softprompt_serve.registry.listening import announce
 from softprompt_serve.registry.tables import AuditRow, StateRow, now, to_json
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ class AuditEntry:
         at: RFC 3339, UTC.
         actor: who asked for it, or None.
         action: ``version.imported``, ``version.restored``, ``version.removed``,
-            ``version.wanted``, ``version.unwanted``, ``alias.set`` or ``alias.removed``.
+            ``version.wanted``, ``version.unwanted``, ``alias.set``, ``alias.removed``,
+            ``rollout.set``, ``rollout.weights``, ``rollout.advanced``, ``rollout.paused``,
+            ``rollout.resumed``, ``rollout.promoted``, ``rollout.rolled_back`` or
+            ``rollout.removed``.
         prompt: the prompt's name.
-        subject: the name of the version or alias.
+        subject: the name of the version or alias, or ``rollout``.
         detail: what else is worth knowing, such as the digest or the previous version.
     """
 
@@ -69,9 +73,10 @@ def state(session: Session) -> StateRow:
 
 
 def step(session: Session, change: Change) -> None:
-    """Step the revision and write the row that says why."""
+    """Step the revision, write the row that says why, and tell who listens."""
     row = state(session)
     row.revision += 1
+    announce(session, row.revision)
     session.add(
         AuditRow(
             revision=row.revision,

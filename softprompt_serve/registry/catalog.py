@@ -6,7 +6,6 @@ audit row. A change that alters nothing (the same alias again) steps nothing.
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import select
@@ -14,14 +13,22 @@ from sqlalchemy import select
 from softprompt_serve.errors import Conflict, NotFound
 from softprompt_serve.registry.audit import AuditEntry, Change, entries, state, step
 from softprompt_serve.registry.database import Database
+from softprompt_serve.registry.lookup import aliases_of, find_version, live_versions
 from softprompt_serve.registry.names import check_name, next_version
-from softprompt_serve.registry.snapshot import Prompt, Snapshot, Version
-from softprompt_serve.registry.tables import AliasRow, ContentMeta, VersionRow, now, to_json
+from softprompt_serve.registry.outcomes import promoted_by_alias
+from softprompt_serve.registry.reading import read_snapshot
+from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION, Snapshot, Version
+from softprompt_serve.registry.standing import Standing, check_unnamed
+from softprompt_serve.registry.tables import (
+    AliasRow,
+    ContentMeta,
+    VersionRow,
+    now,
+    to_json,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy.orm import Session
+    from collections.abc import Callable, Mapping
 
 
 class Catalogue:
@@ -36,40 +43,35 @@ class Catalogue:
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Open ``sqlite:///PATH``, creating it and migrating its schema if need be.
+        """Open ``sqlite:///PATH`` or ``postgresql://…``, migrating its schema if need be.
 
         Raises:
-            BadRequest: ``code="invalid_setting"``: not a URL of a SQLite file.
+            BadRequest: ``code="invalid_setting"``: not such a URL.
         """
         return cls(Database.open(url))
+
+    @property
+    def database(self) -> Database:
+        """Where it is kept, for what lives beside it: rollouts, replicas, leases, tallies."""
+        return self._database
 
     def close(self) -> None:
         """Close all connections."""
         self._database.close()
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have ``wake`` called soon after a change; see :meth:`Database.subscribe`."""
+        return self._database.subscribe(wake)
 
     def revision(self) -> int:
         """The number of changes so far; cheap enough to ask often."""
         with self._database.reading() as session:
             return state(session).revision
 
-    def snapshot(self) -> Snapshot:
-        """All prompts that have a version, in the order of their first one."""
+    def snapshot(self, previous: Snapshot = EMPTY) -> Snapshot:
+        """All prompts that have a version; what has not changed since ``previous`` is shared."""
         with self._database.reading() as session:
-            revision = state(session).revision
-            rows = session.scalars(
-                select(VersionRow).where(VersionRow.removed_at.is_(None)).order_by(VersionRow.id)
-            )
-            versions: dict[str, dict[str, Version]] = {}
-            for row in rows:
-                versions.setdefault(row.prompt, {})[row.name] = row.value()
-            aliases: dict[str, dict[str, str]] = {prompt: {} for prompt in versions}
-            for alias in session.scalars(select(AliasRow).order_by(AliasRow.name)):
-                aliases[alias.prompt][alias.name] = alias.version
-        prompts = {
-            name: Prompt(name, MappingProxyType(found), MappingProxyType(aliases[name]))
-            for name, found in versions.items()
-        }
-        return Snapshot(revision, MappingProxyType(prompts))
+            return read_snapshot(session, previous)
 
     def add_version(
         self,
@@ -96,7 +98,7 @@ class Catalogue:
             check_name("version", version)
         with self._database.writing() as session:
             rows = list(session.scalars(select(VersionRow).where(VersionRow.prompt == prompt)))
-            taken = {alias.name for alias in _aliases(session, prompt)}
+            taken = {alias.name for alias in aliases_of(session, prompt)}
             if version is None:
                 same = [row for row in rows if row.digest == content.digest]
                 # One that answers already comes before one that would have to be restored.
@@ -125,20 +127,25 @@ class Catalogue:
     ) -> tuple[Version, str | None]:
         """Point an alias at a version; returns the version and what the alias meant before.
 
+        Where one version has all of a rollout's split, moving ``production`` promotes.
+
         Raises:
             BadRequest: ``invalid_name``.
             NotFound: ``prompt_not_found`` or ``version_not_found``.
-            Conflict: ``name_taken``: a version has that name.
+            Conflict: ``name_taken``: a version has that name; ``rollout_active``: ``production``
+                can't move while arms are compared.
         """
         check_name("alias", alias)
         with self._database.writing() as session:
-            rows = _live(session, prompt)
-            row = _find(rows, prompt, version)
+            rows = live_versions(session, prompt)
+            row = find_version(rows, prompt, version)
             if alias in rows:
                 msg = f"{prompt} has a version named {alias}; an alias needs another name."
                 raise Conflict(msg, code="name_taken", param="alias")
             entry = session.get(AliasRow, (prompt, alias))
             previous = entry.version if entry else None
+            if alias == PRODUCTION and promoted_by_alias(session, prompt, version, actor):
+                return row.value(), previous
             if previous != version:
                 session.merge(AliasRow(prompt=prompt, name=alias, version=version))
                 detail = {"version": version, "previous": previous}
@@ -150,13 +157,16 @@ class Catalogue:
 
         Raises:
             NotFound: ``prompt_not_found`` or ``alias_not_found``.
+            Conflict: ``rollout_active``: ``production`` is needed while arms are compared.
         """
         with self._database.writing() as session:
-            _live(session, prompt)
+            live_versions(session, prompt)
             entry = session.get(AliasRow, (prompt, alias))
             if entry is None:
                 msg = f"{prompt} has no alias {alias!r}."
                 raise NotFound(msg, code="alias_not_found", param="alias")
+            if alias == PRODUCTION:
+                Standing.of(session, prompt).check_settled()
             session.delete(entry)
             detail = {"previous": entry.version}
             step(session, Change(actor, "alias.removed", prompt, alias, detail))
@@ -172,33 +182,37 @@ class Catalogue:
 
         Raises:
             NotFound: ``prompt_not_found`` or ``version_not_found``.
+            Conflict: ``version_in_rollout``: it can't be unloaded.
         """
         with self._database.writing() as session:
-            row = _find(_live(session, prompt), prompt, version)
+            row = find_version(live_versions(session, prompt), prompt, version)
             if row.wanted != wanted:
+                if not wanted:
+                    check_unnamed(session, prompt, version)
                 row.wanted = wanted
                 action = "version.wanted" if wanted else "version.unwanted"
                 step(session, Change(actor, action, prompt, version, {"digest": row.digest}))
             return row.value()
 
     def remove_version(self, prompt: str, version: str, actor: str | None = None) -> Version:
-        """Remove a version that no alias names; returns it as it was.
+        """Remove a version that neither an alias nor the rollout names; returns it as it was.
 
         Its name and digest stay as a tombstone, so that the name never means something else.
 
         Raises:
             NotFound: ``prompt_not_found`` or ``version_not_found``.
-            Conflict: ``version_aliased``.
+            Conflict: ``version_aliased`` or ``version_in_rollout``.
         """
         with self._database.writing() as session:
-            row = _find(_live(session, prompt), prompt, version)
-            names = sorted(a.name for a in _aliases(session, prompt) if a.version == version)
+            row = find_version(live_versions(session, prompt), prompt, version)
+            names = sorted(a.name for a in aliases_of(session, prompt) if a.version == version)
             if names:
                 msg = (
                     f"{prompt}@{version} is what the alias {', '.join(names)} stands for; point it "
                     "elsewhere or remove it first."
                 )
                 raise Conflict(msg, code="version_aliased", param="version")
+            check_unnamed(session, prompt, version)
             removed = row.value()
             row.removed_at, row.wanted, row.text = now(), False, None
             step(session, Change(actor, "version.removed", prompt, version, {"digest": row.digest}))
@@ -210,26 +224,6 @@ class Catalogue:
         """The newest ``limit`` changes first, of one prompt or all, with an id below ``before``."""
         with self._database.reading() as session:
             return entries(session, prompt=prompt, limit=limit, before=before)
-
-
-def _aliases(session: Session, prompt: str) -> list[AliasRow]:
-    return list(session.scalars(select(AliasRow).where(AliasRow.prompt == prompt)))
-
-
-def _live(session: Session, prompt: str) -> dict[str, VersionRow]:
-    query = select(VersionRow).where(VersionRow.prompt == prompt, VersionRow.removed_at.is_(None))
-    rows = {row.name: row for row in session.scalars(query)}
-    if not rows:
-        msg = f"There is no prompt {prompt!r}."
-        raise NotFound(msg, code="prompt_not_found", param="prompt")
-    return rows
-
-
-def _find(rows: dict[str, VersionRow], prompt: str, version: str) -> VersionRow:
-    if version not in rows:
-        msg = f"{prompt} has no version {version!r}; it has {', '.join(rows)}."
-        raise NotFound(msg, code="version_not_found", param="version")
-    return rows[version]
 
 
 def _check_same(row: VersionRow, content: ContentMeta) -> None:

@@ -1,39 +1,71 @@
-"""The catalogue's SQLite file: opened, migrated, and each transaction guarded.
+"""The catalogue's database: opened, migrated, and each transaction guarded.
 
-Durability: write-ahead log with ``synchronous=FULL``, so a commit is on disk before it returns.
-A file that was deleted or replaced under a running server is noticed before each transaction
-ends, because SQLite would go on writing to the file that no longer has a name.
+It is a SQLite file (``sqlite.py``) or PostgreSQL (``postgres.py``); nobody else needs to know.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import sqlite3
-import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Protocol, Self
 from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, QueuePool, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from softprompt_serve.errors import BadRequest, Unavailable
+from softprompt_serve.registry.postgres import DRIVERS, PostgresServer
+from softprompt_serve.registry.sqlite import SqliteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
-# "SPsv": written into the file's header, so that no other program's database is migrated.
-APPLICATION_ID: Final = 0x53507376
-BUSY_SECONDS: Final = 5.0
-MIGRATION_SECONDS: Final = 60.0
-_WRITE: Final = "softprompt_write"
+    from sqlalchemy import Connection, Engine
+
+
+class Backend(Protocol):
+    """What differs between the two.
+
+    Attributes:
+        label: its name in messages, without a password.
+        errors: what its driver raises where SQLAlchemy does not stand between.
+        reads: an engine whose transactions see one state.
+        writes: an engine whose transactions change it.
+    """
+
+    label: str
+    errors: tuple[type[Exception], ...]
+
+    @property
+    def reads(self) -> Engine:
+        """See above."""
+
+    @property
+    def writes(self) -> Engine:
+        """See above."""
+
+    def preparing(self) -> AbstractContextManager[Connection]:
+        """A transaction to migrate in, while no other process does."""
+
+    def begin_write(self, session: Session, *, alone: bool) -> None:
+        """Begin a change; with ``alone``, once all others that are alone have ended."""
+
+    def check(self) -> None:
+        """Raise ``Unavailable`` if what was read or written is not the catalogue any more."""
+
+    def clock(self, session: Session) -> float:
+        """Unix time."""
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """See :meth:`Database.subscribe`."""
+
+    def close(self) -> None:
+        """Close all connections."""
 
 
 def url_of(path: Path) -> str:
@@ -42,195 +74,118 @@ def url_of(path: Path) -> str:
 
 
 class Database:
-    """An open catalogue file; one per process, usable from any thread."""
+    """An open catalogue; one per process, usable from any thread."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._wal = path.with_name(path.name + "-wal")
-        self._engine = create_engine(
-            "sqlite://",
-            creator=self._connect,
-            poolclass=QueuePool,
-            pool_size=4,
-            max_overflow=4,
-            pool_timeout=BUSY_SECONDS,
-        )
-        event.listen(self._engine, "begin", _begin)
-        self._identity: tuple[int, int] | None = None
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Create the file if need be and bring its schema up to date.
-
-        Several processes may do this at once: a lock file beside the database orders them.
+        """Create the tables if need be, or bring them up to date; several may do so at once.
 
         Raises:
-            BadRequest: ``code="invalid_setting"``: not a URL of a SQLite file.
-            Unavailable: ``code="catalogue_unavailable"``: not to be opened, locked, damaged,
-                another program's, or written by a later release.
+            BadRequest: ``code="invalid_setting"``: not a URL of a SQLite file or of PostgreSQL.
+            Unavailable: ``code="catalogue_unavailable"``: not to be reached or opened, locked,
+                damaged, another program's, or written by a later release.
         """
-        path = _path_of(url)
+        database = cls(_backend_of(url))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_name(path.name + ".lock")):
-                database = cls(path)
-                try:
-                    database._prepare()
-                except BaseException:
-                    database.close()
-                    raise
-        except OSError as error:
-            msg = f"Can't open the catalogue {path}: {error.strerror or error}."
-            raise Unavailable(msg, code="catalogue_unavailable") from error
+            with database._guarded(), database._backend.preparing() as connection:
+                _migrate(connection, database._backend.label)
+        except BaseException:
+            database.close()
+            raise
         return database
 
     def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
+        """Close all connections, and tell no subscriber any more."""
+        self._backend.close()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that sees one state of the catalogue.
 
         Raises:
-            Unavailable: ``code="catalogue_unavailable"``.
+            Unavailable: ``code="catalogue_unavailable"``, within seconds.
         """
-        with self._guarded(), Session(self._engine) as session, session.begin():
+        with self._guarded(), Session(self._backend.reads) as session, session.begin():
             yield session
-            # Last, because the first read of a new connection is what opens the log.
-            self._check_identity()
+            # Last, because the first read of a new connection is what opens SQLite's log.
+            self._backend.check()
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
+    def writing(self, *, alone: bool = True) -> Iterator[Session]:
         """A session whose changes are committed, durably, when the block ends without error.
 
+        Changes wait for each other, so that what one has read stays true until it commits. What
+        touches rows of its own only (a heartbeat) says ``alone=False`` and waits for nobody.
+
         Raises:
-            Unavailable: ``code="catalogue_unavailable"``; nothing was changed.
+            Unavailable: ``code="catalogue_unavailable"``, within seconds; nothing was changed. If
+                PostgreSQL went away during the commit itself, the change may be there.
+            BadRequest: a value that the database can't hold, such as a text with a NUL.
         """
-        with self._guarded(), Session(self._engine) as session, session.begin():
-            session.connection(execution_options={_WRITE: True})
-            self._check_identity()
+        with self._guarded(), Session(self._backend.writes) as session, session.begin():
+            self._backend.begin_write(session, alone=alone)
             yield session
             session.flush()
-            self._check_identity()
+            self._backend.check()
 
-    def _prepare(self) -> None:
-        # Only here may the file come into being; connections open it as existing.
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.close(descriptor)
-        self._identity = self._found()
-        with self._guarded():
-            raw = self._engine.raw_connection()
-            try:
-                _prepare_file(raw.cursor(), self._path)
-            finally:
-                raw.close()
-            with self._engine.connect().execution_options(**{_WRITE: True}) as connection:
-                _migrate(connection, self._path)
+    def clock(self, session: Session) -> float:
+        """Unix time by the database's clock, the one that all replicas have in common."""
+        return self._backend.clock(session)
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"file:{quote(str(self._path))}?mode=rw",
-            uri=True,
-            timeout=BUSY_SECONDS,
-            check_same_thread=False,
-            # Transactions are begun by _begin, also for changes of the schema.
-            isolation_level=None,
-        )
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        return connection
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have ``wake`` called, from another thread, soon after each change by anybody.
 
-    def _found(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
+        A hint: it may come late, too often, or never, as with SQLite. Poll as well.
 
-    def _check_identity(self) -> None:
-        """Ask inside a transaction that has read or written: only then must the log exist too."""
-        if self._found() != self._identity or not self._wal.exists():
-            msg = (
-                f"The catalogue {self._path} was removed or replaced while it was open; nothing "
-                "was changed. Put it back and restart."
-            )
-            raise Unavailable(msg, code="catalogue_unavailable")
+        Returns:
+            What ends the subscription; it doesn't wait.
+        """
+        return self._backend.subscribe(wake)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
+        errors: tuple[type[Exception], ...] = (SQLAlchemyError, *self._backend.errors)
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            reason = getattr(error, "orig", None) or error
-            msg = f"The catalogue {self._path} can't be used now: {reason}."
+        except DataError as error:
+            msg = f"The catalogue can't hold this: {_reason(error)}."
+            raise BadRequest(msg) from error
+        except errors as error:
+            msg = f"The catalogue {self._backend.label} can't be used now: {_reason(error)}."
             raise Unavailable(msg, code="catalogue_unavailable") from error
 
 
-def _begin(connection: Connection) -> None:
-    # A write takes the lock at once: two readers that both turn writers would fail as busy.
-    write = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+def _reason(error: Exception) -> str:
+    """What the driver says, on one line; without the statement and its values."""
+    return " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".?")
 
 
-def _prepare_file(cursor: Any, path: Path) -> None:
-    """Refuse another program's file; turn the write-ahead log on."""
-    cursor.execute("PRAGMA application_id")
-    (found,) = cursor.fetchone()
-    cursor.execute("SELECT count(*) FROM sqlite_master")
-    (tables,) = cursor.fetchone()
-    if tables and found != APPLICATION_ID:
-        msg = f"{path} is another program's SQLite database; expected a catalogue or no file."
-        raise Unavailable(msg, code="catalogue_unavailable")
-    cursor.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    (mode,) = cursor.fetchone()
-    if mode != "wal":
-        msg = f"SQLite can't keep a write-ahead log for {path} (journal mode {mode})."
-        raise Unavailable(msg, code="catalogue_unavailable")
+def _backend_of(url: str) -> Backend:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is not None and parsed.drivername in DRIVERS:
+        return PostgresServer(parsed)
+    if parsed is not None and parsed.drivername == "sqlite":
+        return SqliteFile(parsed)
+    # Not shown: what could not be parsed may hold a password anywhere.
+    msg = (
+        "This is no URL of a catalogue; expected sqlite:///PATH or "
+        "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters percent-encoded."
+    )
+    raise BadRequest(msg, code="invalid_setting", param="SOFTPROMPT_DATABASE_URL")
 
 
-def _migrate(connection: Connection, path: Path) -> None:
+def _migrate(connection: Connection, label: str) -> None:
     config = Config()
     config.set_main_option("script_location", "softprompt_serve.registry:migrations")
     config.attributes["connection"] = connection
     try:
-        with connection.begin():
-            command.upgrade(config, "head")
+        command.upgrade(config, "head")
     except CommandError as error:
-        msg = f"The catalogue {path} was written by a later release of softprompt-serve: {error}."
+        msg = f"The catalogue {label} was written by a later release of softprompt-serve: {error}."
         raise Unavailable(msg, code="catalogue_unavailable") from error
-
-
-def _path_of(url: str) -> Path:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is None or parsed.get_backend_name() != "sqlite" or not parsed.database:
-        msg = f"{url!r} is no URL of a SQLite file; expected sqlite:///PATH."
-        raise BadRequest(msg, code="invalid_setting", param="SOFTPROMPT_DATABASE_URL")
-    if parsed.database.startswith((":memory:", "file:")) or parsed.query:
-        msg = f"{url!r} has options or is in memory; expected sqlite:///PATH."
-        raise BadRequest(msg, code="invalid_setting", param="SOFTPROMPT_DATABASE_URL")
-    return Path(parsed.database).expanduser().absolute()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the system lets go of it when a process dies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + MIGRATION_SECONDS
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    msg = f"Another process holds {path} for more than {MIGRATION_SECONDS:.0f} s."
-                    raise Unavailable(msg, code="catalogue_unavailable") from error
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)

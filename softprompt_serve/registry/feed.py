@@ -1,5 +1,6 @@
 """Changes become snapshots: follow the catalogue's revision and hand each new state on.
 
+A feed looks as often as it is set to, and at once when the catalogue tells it of a change.
 One thread of its own talks to the database, so that a slow disk never holds the event loop nor
 waits behind other blocking work. Losing the database stops changes, not serving: the last
 snapshot stays, and ``healthy`` says so.
@@ -24,17 +25,20 @@ logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Where snapshots come from; ``Catalogue`` is one. Both methods may block."""
+    """Where snapshots come from; ``Catalogue`` is one. The first two methods may block."""
 
     def revision(self) -> int:
         """The number of changes so far."""
 
-    def snapshot(self) -> Snapshot:
-        """The state as of now."""
+    def snapshot(self, previous: Snapshot) -> Snapshot:
+        """The state as of now; what has not changed since ``previous`` may be shared."""
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` from any thread at a change, if that can be; returns what ends it."""
 
 
 class Feed:
-    """Polls a catalogue and applies each new snapshot, one at a time.
+    """Follows a catalogue and applies each new snapshot, one at a time.
 
     Attributes:
         snapshot: the last one that was applied; empty before the first.
@@ -58,6 +62,8 @@ class Feed:
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="softprompt-feed")
         self._task: asyncio.Task[None] | None = None
+        self._told = asyncio.Event()
+        self._unsubscribe: Callable[[], None] = lambda: None
 
     @property
     def healthy(self) -> bool:
@@ -68,10 +74,19 @@ class Feed:
         """Look once, then go on in the background; a catalogue that is down isn't an error."""
         with contextlib.suppress(Exception):
             await self.refresh()
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            # The loop may be closed by the time that the last one arrives.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._told.set)
+
+        self._unsubscribe = self._catalogue.subscribe(wake)
         self._task = asyncio.create_task(self._follow(), name="softprompt-feed")
 
     async def stop(self) -> None:
         """Stop following; the last snapshot stays."""
+        self._unsubscribe()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -91,7 +106,9 @@ class Feed:
             try:
                 revision = await loop.run_in_executor(self._thread, self._catalogue.revision)
                 if revision != self._applied:
-                    found = await loop.run_in_executor(self._thread, self._catalogue.snapshot)
+                    found = await loop.run_in_executor(
+                        self._thread, self._catalogue.snapshot, self.snapshot
+                    )
                     outcome = self._apply(found)
                     if inspect.isawaitable(outcome):
                         await outcome
@@ -105,7 +122,10 @@ class Feed:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(self._poll_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._told.wait()
+            self._told.clear()
             # Noted and logged by refresh; the feed outlives whatever went wrong.
             with contextlib.suppress(Exception):
                 await self.refresh()

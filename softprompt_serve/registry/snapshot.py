@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from softprompt_serve.artifact.content import Kind
+    from softprompt_serve.rollout.spec import RolloutSpec
+    from softprompt_serve.router.plan import Plan
 
 PRODUCTION = "production"
+
+RolloutState = Literal["static", "pending", "progressing", "paused", "promoted", "rolled_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,41 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """How a prompt's traffic is split now, and how it came to that.
+
+    Attributes:
+        generation: grows by one with each change; never goes back, also after a removal.
+        epoch: the generation at which the comparison of the arms began.
+        state: ``static`` without steps; else where the progression stands.
+        reason: why it is in that state, for a person.
+        spec: the document as resolved, or None after a removal.
+        weights: the arms' current weights by version; the progression moves them.
+        plan: both, compiled for the request path; None without a document.
+        step: index of the current step, or None.
+        step_since: Unix time at which that step began, by the database's clock.
+        step_base: answers of the candidate before that step began, in this epoch.
+        updated_at: RFC 3339, UTC.
+        updated_by: who made the last change, or None.
+    """
+
+    generation: int
+    epoch: int
+    state: RolloutState
+    reason: str
+    spec: RolloutSpec | None
+    weights: Mapping[str, int]
+    plan: Plan | None
+    step: int | None
+    step_since: float | None
+    step_base: int
+    updated_at: str
+    updated_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """A name with its versions and aliases.
+    """A name with its versions, aliases and rollout.
 
     ``versions`` keeps creation order; ``aliases`` maps an alias to a version's name.
     """
@@ -65,6 +102,14 @@ class Prompt:
     name: str
     versions: Mapping[str, Version]
     aliases: Mapping[str, str]
+    rollout: Rollout | None = None
+
+    def serving(self) -> list[Version]:
+        """Versions that the prompt's own name can mean now: production, arms, rules, shadow."""
+        names = {self.aliases.get(PRODUCTION)}
+        if self.rollout is not None and self.rollout.spec is not None:
+            names |= self.rollout.spec.versions()
+        return [version for name, version in self.versions.items() if name in names]
 
     def find(self, selector: str) -> Version | None:
         """The version that ``selector``, a version's name or an alias, stands for."""
@@ -87,9 +132,9 @@ class Snapshot:
         return [v for prompt in self.prompts.values() for v in prompt.versions.values()]
 
     def in_production(self) -> list[Version]:
-        """What each prompt's ``production`` stands for, as far as it is wanted."""
-        found = (prompt.find(PRODUCTION) for prompt in self.prompts.values())
-        return [version for version in found if version is not None and version.wanted]
+        """What each prompt's own name can be answered by, as far as it is wanted."""
+        found = (version for prompt in self.prompts.values() for version in prompt.serving())
+        return [version for version in found if version.wanted]
 
     def twins(self, version: Version) -> list[Version]:
         """Other versions with the same content, of any prompt."""

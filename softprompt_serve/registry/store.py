@@ -1,4 +1,4 @@
-"""Blobs: the content of versions on disk, each under its digest, written once.
+"""Blobs: the content of versions, each under its digest, written once; here, on disk.
 
 A blob is exactly the bytes that the digest is taken over (preamble, header, newline, data), so
 ``sha256sum`` of the file is its name. Headers hold no newline.
@@ -43,6 +43,36 @@ class Blobs(Protocol):
         """Forget a digest; nothing happens if it isn't there."""
 
 
+def check_digest(digest: str) -> None:
+    """Refuse what is no digest, with ``ValueError``: it becomes part of a path."""
+    if not _DIGEST.fullmatch(digest):
+        msg = f"{digest!r} is no digest; expected 64 lower-case hexadecimal digits."
+        raise ValueError(msg)
+
+
+def parts_of(digest: str, header: bytes, data: bytes) -> tuple[bytes, ...]:
+    """What a content's blob consists of, one after another.
+
+    Raises:
+        ValueError: the bytes don't have that digest.
+    """
+    if digest_of(header, data) != digest or b"\n" in header:
+        msg = f"The content does not have the digest {digest}."
+        raise ValueError(msg)
+    return PREAMBLE, header, b"\n", data
+
+
+def is_sound(blob: bytes, digest: str) -> bool:
+    """Whether these are the bytes that were stored under the digest."""
+    return hashlib.sha256(blob).hexdigest() == digest and blob.startswith(PREAMBLE)
+
+
+def content_of(blob: bytes) -> tuple[bytes, bytes]:
+    """The header and data of a sound blob."""
+    header, _, data = blob[len(PREAMBLE) :].partition(b"\n")
+    return header, data
+
+
 class BlobStore:
     """Blobs in a local directory, as ``<digest[:2]>/<digest>``.
 
@@ -66,15 +96,13 @@ class BlobStore:
             ValueError: the bytes don't have that digest.
         """
         path = self._path(digest)
-        if digest_of(header, data) != digest or b"\n" in header:
-            msg = f"The content does not have the digest {digest}."
-            raise ValueError(msg)
+        parts = parts_of(digest, header, data)
         with _mapped(path):
             if not path.parent.is_dir():
                 path.parent.mkdir(exist_ok=True)
                 _sync_directory(self._directory)
             if not _is_valid(path, digest):
-                _write_whole(path, (PREAMBLE, header, b"\n", data))
+                _write_whole(path, parts)
             # Also when another process wrote it and may not have come this far.
             _sync_directory(path.parent)
 
@@ -91,11 +119,10 @@ class BlobStore:
             except FileNotFoundError as error:
                 msg = f"The content {digest[:12]} is not in the blob store; import it again."
                 raise Unavailable(msg, code="blob_missing", retry_after=None) from error
-        if hashlib.sha256(blob).hexdigest() != digest or not blob.startswith(PREAMBLE):
+        if not is_sound(blob, digest):
             msg = f"The content {digest[:12]} is damaged on disk ({path}); import it again."
             raise Unavailable(msg, code="blob_corrupt", retry_after=None)
-        header, _, data = blob[len(PREAMBLE) :].partition(b"\n")
-        return header, data
+        return content_of(blob)
 
     def has(self, digest: str) -> bool:
         """Whether a file is there; only ``get`` says whether it is sound."""
@@ -110,9 +137,7 @@ class BlobStore:
                 _sync_directory(path.parent)
 
     def _path(self, digest: str) -> Path:
-        if not _DIGEST.fullmatch(digest):
-            msg = f"{digest!r} is no digest; expected 64 lower-case hexadecimal digits."
-            raise ValueError(msg)
+        check_digest(digest)
         return self._directory / digest[:2] / digest
 
     def _sweep(self) -> None:

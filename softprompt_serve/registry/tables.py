@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from softprompt_serve.registry.snapshot import Version
+from softprompt_serve.registry.snapshot import Rollout, Version
+from softprompt_serve.rollout.spec import RolloutSpec
+from softprompt_serve.router.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from softprompt_serve.artifact.content import Kind
+    from softprompt_serve.registry.snapshot import RolloutState
 
 
 class ContentMeta(Protocol):
@@ -125,6 +129,133 @@ class AliasRow(Base):
     prompt: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str]
+
+
+class RolloutRow(Base):
+    """A prompt's rollout as it is now; the row stays after a removal, for its generation."""
+
+    __tablename__ = "rollouts"
+
+    prompt: Mapped[str] = mapped_column(primary_key=True)
+    generation: Mapped[int]
+    epoch: Mapped[int]
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    spec: Mapped[str | None] = mapped_column(Text)
+    weights: Mapped[str] = mapped_column(Text)
+    step: Mapped[int | None]
+    step_since: Mapped[float | None]
+    step_base: Mapped[int]
+    updated_at: Mapped[str]
+    updated_by: Mapped[str | None]
+
+    def value(self) -> Rollout:
+        """The row as a plain value, with its plan."""
+        spec, weights, plan = _compiled(self.prompt, self.spec, self.weights)
+        return Rollout(
+            generation=self.generation,
+            epoch=self.epoch,
+            state=cast("RolloutState", self.state),
+            reason=self.reason,
+            spec=spec,
+            weights=weights,
+            plan=plan,
+            step=self.step,
+            step_since=self.step_since,
+            step_base=self.step_base,
+            updated_at=self.updated_at,
+            updated_by=self.updated_by,
+        )
+
+
+@lru_cache(maxsize=20_000)
+def _compiled(
+    prompt: str, spec: str | None, weights: str
+) -> tuple[RolloutSpec | None, Mapping[str, int], Plan | None]:
+    """What a row's JSON says; kept, because each change of any prompt reads all of them again."""
+    document = None if spec is None else RolloutSpec.model_validate_json(spec)
+    shares: dict[str, int] = json.loads(weights)
+    plan = None if document is None else Plan.of(prompt, document, shares)
+    return document, MappingProxyType(shares), plan
+
+
+class RolloutHistoryRow(Base):
+    """Each state that a prompt's traffic was in, with the ``production`` of that time.
+
+    ``settled``: one version had all of the split. A rollback returns to such a state.
+    """
+
+    __tablename__ = "rollout_history"
+
+    prompt: Mapped[str] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    spec: Mapped[str | None] = mapped_column(Text)
+    weights: Mapped[str] = mapped_column(Text)
+    production: Mapped[str | None]
+    settled: Mapped[bool]
+    action: Mapped[str]
+    at: Mapped[str]
+    actor: Mapped[str | None]
+
+
+class FindingsRow(Base):
+    """What the progression's controller saw last; written often, so it steps no revision."""
+
+    __tablename__ = "rollout_findings"
+
+    prompt: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+    at: Mapped[float]
+    data: Mapped[str] = mapped_column(Text)
+
+
+class ReplicaRow(Base):
+    """One API server process: when it was seen last, and which revision it serves."""
+
+    __tablename__ = "replicas"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    started_at: Mapped[float]
+    seen_at: Mapped[float]
+    revision: Mapped[int]
+
+
+class ReplicaRolloutRow(Base):
+    """What one replica serves of one rollout, since when, and which of its versions it holds."""
+
+    __tablename__ = "replica_rollouts"
+
+    replica: Mapped[str] = mapped_column(primary_key=True)
+    prompt: Mapped[str] = mapped_column(primary_key=True)
+    generation: Mapped[int]
+    resident: Mapped[str] = mapped_column(Text)
+    since: Mapped[float]
+
+
+class TallyRow(Base):
+    """What one replica has counted of one arm and cohort since an epoch began; grows only."""
+
+    __tablename__ = "tallies"
+
+    prompt: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    replica: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    cohort: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[str] = mapped_column(Text)
+    at: Mapped[float]
+
+
+class LeaseRow(Base):
+    """Who may act alone, and until when (Unix time, the database's clock)."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    expires_at: Mapped[float]
 
 
 class AuditRow(Base):

@@ -35,13 +35,17 @@ class OurRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                return error_response(_as_bad_request(error))
+                return error_response(self.misshapen(error))
             except HTTPException as error:
                 return error_response(_as_ours(error))
             except SoftpromptError as error:
                 return error_response(error)
 
         return handled
+
+    def misshapen(self, error: RequestValidationError) -> SoftpromptError:
+        """What to answer where a request's shape is wrong."""
+        return _as_bad_request(error)
 
 
 def _as_ours(error: HTTPException) -> SoftpromptError:

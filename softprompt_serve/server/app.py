@@ -8,7 +8,10 @@ from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.admin import probes, router
 from softprompt_serve.server.auth import admin_token
 from softprompt_serve.server.gate import AdminGate
+from softprompt_serve.server.hooks import hooks_router
+from softprompt_serve.server.rollouts import rollout_router
 from softprompt_serve.server.scope import ScopeMiddleware, error_response
+from softprompt_serve.server.shadow import shadow_router
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -24,6 +27,9 @@ def attach(app: FastAPI, state: AppState) -> None:
     app.add_exception_handler(SoftpromptError, _answer_error)
     app.include_router(probes)
     app.include_router(router)
+    app.include_router(rollout_router)
+    app.include_router(shadow_router)
+    app.include_router(hooks_router)
     token: list[str] = []
 
     def expected() -> str:
@@ -32,7 +38,7 @@ def attach(app: FastAPI, state: AppState) -> None:
         return token[0]
 
     app.add_middleware(AdminGate, token=expected, max_bytes=state.settings.max_upload_bytes)
-    app.add_middleware(ScopeMiddleware)
+    app.add_middleware(ScopeMiddleware, events=state.events)
 
 
 async def _answer_error(_request: Request, error: Exception) -> Response:

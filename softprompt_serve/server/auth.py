@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import secrets
 import tempfile
@@ -42,18 +44,36 @@ def stored_token(settings: Settings) -> str | None:
 
 
 def check_bearer(authorization: str | None, token: str) -> None:
-    """Compare in constant time.
+    """Accept ``Bearer TOKEN``, or ``Basic`` with any user and the token as password.
+
+    Basic is for callers that know an address and no header: many clients send what stands before
+    the ``@`` of ``http://user:TOKEN@host/`` (RFC 7617). Compared in constant time.
 
     Raises:
         Unauthorized: ``missing_admin_token`` or ``invalid_admin_token``.
     """
-    scheme, _, given = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not given:
+    given = _given(authorization or "")
+    if not given:
         msg = "Admin calls need `Authorization: Bearer TOKEN` (SOFTPROMPT_ADMIN_TOKEN)."
         raise Unauthorized(msg, code="missing_admin_token")
-    if not secrets.compare_digest(given.strip().encode(), token.encode()):
+    if not secrets.compare_digest(given, token.encode()):
         msg = "The admin token is not the one this server expects."
         raise Unauthorized(msg, code="invalid_admin_token")
+
+
+def _given(authorization: str) -> bytes:
+    """The token in the header, or nothing if it holds none."""
+    scheme, _, credentials = authorization.partition(" ")
+    credentials = credentials.strip()
+    if scheme.lower() == "bearer":
+        return credentials.encode()
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        pair = base64.b64decode(credentials, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    return pair.partition(b":")[2]
 
 
 def _create(path: Path) -> None:

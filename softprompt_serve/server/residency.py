@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from softprompt_serve.registry.snapshot import Version
-    from softprompt_serve.registry.store import BlobStore
+    from softprompt_serve.registry.store import Blobs
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Lease:
 class Residency:
     """Owner of leases and of the belief about what is resident."""
 
-    def __init__(self, workers: Workers, store: BlobStore) -> None:
+    def __init__(self, workers: Workers, store: Blobs) -> None:
         """Know nothing yet; :meth:`refresh` asks the workers."""
         self.workers = workers
         self.store = store

@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 
+from softprompt_serve.server.record import CLIENT_CLOSED, Record
+from softprompt_serve.telemetry.events import Refusal
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from softprompt_serve.errors import SoftpromptError
     from softprompt_serve.router.choose import Decision
     from softprompt_serve.server.residency import Lease
+    from softprompt_serve.telemetry.events import Events
 
 COVERED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 """Routes on which a prompt's name is allowed; each is proven token for token."""
@@ -26,21 +32,44 @@ NAMES_ONLY = frozenset({"/tokenize", "/v1/models"})
 """Routes that may see a prompt's name but never answer with text."""
 
 PIN_HEADER = "x-softprompt-version"
+COHORT_HEADER = "x-softprompt-cohort"
+ROUTE_HEADER = "x-softprompt-route"
+STICKY_HEADER = "x-softprompt-sticky-key"
 
 
 class RequestScope:
     """The mutable state of one request; its only writer is the request's own handler."""
 
-    __slots__ = ("added", "decision", "error", "lease", "path", "pinned")
+    __slots__ = (
+        "added",
+        "copy",
+        "decision",
+        "error",
+        "headers",
+        "lease",
+        "path",
+        "prompt",
+        "record",
+        "user",
+    )
 
-    def __init__(self, path: str = "", pinned: str | None = None) -> None:
+    def __init__(self, path: str = "", headers: Headers | None = None) -> None:
         """Begin with nothing decided."""
         self.path = path
-        self.pinned = pinned
+        self.headers = headers or Headers()
+        self.record = Record()
+        self.prompt: str | None = None  # the name that was asked for, if it is a prompt's
+        self.user: str | None = None  # who asks, where the body's field is lost on the way
+        self.copy: Any = None  # what a shadow of it needs, if it was sampled for one
         self.decision: Decision | None = None
         self.added = False  # whether the decided version has been added to what was rendered
         self.lease: Lease | None = None
         self.error: SoftpromptError | None = None
+
+    @property
+    def pinned(self) -> str | None:
+        """The selector that the client's header pins, or None."""
+        return self.headers.get(PIN_HEADER)
 
     @property
     def covered(self) -> bool:
@@ -78,23 +107,35 @@ def route_path(scope: Scope) -> str:
 class ScopeMiddleware:
     """ASGI: open a scope per request, name the version in headers, end the lease at the end."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap ``app``."""
+    def __init__(self, app: ASGIApp, events: Callable[[], Events | None] = lambda: None) -> None:
+        """Wrap ``app``; who listens is asked for at each request's end."""
         self.app = app
+        self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        state = RequestScope(route_path(scope), Headers(scope=scope).get(PIN_HEADER))
+        state = RequestScope(route_path(scope), Headers(scope=scope))
         answer = _Answer(state, scope, receive, send)
         token = _CURRENT.set(state)
         try:
-            await self.app(scope, receive, answer.send)
+            await self.app(scope, answer.receive, answer.send)
         finally:
             _CURRENT.reset(token)
             state.close()
+            self._tell(state, answer)
+
+    def _tell(self, state: RequestScope, answer: _Answer) -> None:
+        events = self.events()
+        if events is None:
+            return
+        code = None if state.error is None else state.error.code
+        if state.decision is not None:
+            events.emit(state.record.event(state.decision, answer.status, code))
+        elif state.prompt is not None and code is not None:
+            events.refuse(Refusal(state.prompt, code))
 
 
 class _Answer:
@@ -103,9 +144,18 @@ class _Answer:
     def __init__(self, state: RequestScope, scope: Scope, receive: Receive, send: Send) -> None:
         self.state = state
         self.scope = scope
-        self.receive = receive
+        self._receive = receive
         self._send = send
+        self._gone = False
         self.replaced = False
+        self.status = CLIENT_CLOSED  # until the last byte has been sent
+        self._begun = CLIENT_CLOSED
+
+    async def receive(self) -> Message:
+        """Hand on what the client sends, and notice when it goes away."""
+        message = await self._receive()
+        self._gone = self._gone or message["type"] == "http.disconnect"
+        return message
 
     async def send(self, message: Message) -> None:
         """Forward ``message``, unless the request was refused before the response began."""
@@ -114,12 +164,17 @@ class _Answer:
         if message["type"] == "http.response.start":
             if self.state.error is not None:
                 self.replaced = True
+                self.status = self.state.error.status
                 response = error_response(self.state.error, anthropic=self._is_anthropic)
-                await response(self.scope, self.receive, self._send)
+                await response(self.scope, self._receive, self._send)
                 return
+            self._begun = message["status"]
             if self.state.decision is not None:
                 MutableHeaders(scope=message).update(decision_headers(self.state.decision))
         await self._send(message)
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if last and not self._gone:
+            self.status = self._begun
 
     @property
     def _is_anthropic(self) -> bool:
@@ -137,6 +192,8 @@ def decision_headers(decision: Decision) -> dict[str, str]:
         "x-softprompt-arm": decision.arm,
         "x-softprompt-reason": decision.reason,
         "x-softprompt-generation": str(decision.generation),
+        "x-softprompt-cohort": decision.cohort,
+        "x-softprompt-route": decision.route,
         "x-softprompt-virtual-tokens": str(version.virtual_tokens),
     }
 

@@ -9,69 +9,85 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from softprompt_serve.errors import BadRequest, Conflict, NotFound, SoftpromptError
-from softprompt_serve.registry.feed import Feed
+from softprompt_serve.errors import Conflict, NotFound, SoftpromptError
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
 from softprompt_serve.release.records import check_base_model
+from softprompt_serve.server.draining import Drains
 from softprompt_serve.server.residency import Residency, restore_all
+from softprompt_serve.shadow.ledger import Ledger
+from softprompt_serve.telemetry.events import Events
 
 if TYPE_CHECKING:
-    from softprompt_serve.artifact import Artifact, Limits
+    from collections.abc import Callable
+
+    from softprompt_serve.artifact import Artifact
     from softprompt_serve.registry.catalog import Catalogue
+    from softprompt_serve.registry.feed import Feed
+    from softprompt_serve.registry.leases import Leases
+    from softprompt_serve.registry.replicas import Replicas
+    from softprompt_serve.registry.rollouts import Rollouts
     from softprompt_serve.registry.snapshot import Prompt, Snapshot, Version
-    from softprompt_serve.registry.store import BlobStore
-    from softprompt_serve.release.records import BaseModelIdentity, ReleaseRecord
+    from softprompt_serve.registry.store import Blobs
+    from softprompt_serve.registry.tallies import Tallies
+    from softprompt_serve.release.records import ReleaseRecord
+    from softprompt_serve.router.ask import Labels
+    from softprompt_serve.server.served import Served
     from softprompt_serve.settings import Settings
+    from softprompt_serve.shadow.capture import Capture
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What this server serves, fixed at start.
+class Companion(Protocol):
+    """What runs beside a service for as long as it does."""
 
-    Attributes:
-        names: model names under which the base answers; no prompt may take one.
-        identity: name, revision and fingerprints of the base model.
-        limits: what an artifact must fit.
-        soft_refused: why the served model gets no soft versions, or None.
-        siblings: whether other API servers share this engine.
-    """
+    async def start(self) -> None:
+        """Begin; must not wait for anything that may be down."""
 
-    names: frozenset[str]
-    identity: BaseModelIdentity
-    limits: Limits
-    soft_refused: str | None = None
-    siblings: bool = False
-
-    def check_kind(self, kind: str) -> None:
-        """Refuse soft versions on a model that gets none.
-
-        Raises:
-            BadRequest: ``architecture_not_verified``.
-        """
-        if kind == "soft" and self.soft_refused is not None:
-            raise BadRequest(self.soft_refused, code="architecture_not_verified", param="model")
+    async def stop(self) -> None:
+        """End."""
 
 
 @dataclass(slots=True)
 class Service:
-    """The catalogue, the blobs and the workers, kept in step. Owns the current snapshot."""
+    """The catalogue, the blobs and the workers, kept in step. Owns the current snapshot.
+
+    Attributes:
+        replica: this process's id among those that share the catalogue.
+        ledger: what is counted of shadows here.
+        capture: what keeps a sample of their pairs, or None while content capture is off.
+        unloadable: why a version is not resident, by its label.
+        companions: started after the feed and stopped before it, in reverse.
+        applied: called after each new snapshot, to tell the other replicas.
+    """
 
     settings: Settings
     catalogue: Catalogue
-    store: BlobStore
+    store: Blobs
     residency: Residency
     served: Served
     feed: Feed
+    rollouts: Rollouts
+    replicas: Replicas
+    leases: Leases
+    tallies: Tallies
+    labels: Labels
+    replica: str
+    events: Events = field(default_factory=Events)
+    ledger: Ledger = field(default_factory=Ledger)
+    capture: Capture | None = None
     snapshot: Snapshot = EMPTY
     unloadable: dict[str, str] = field(default_factory=dict)
-    _blobs: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _drains: set[asyncio.Task[None]] = field(default_factory=set)
+    companions: list[Companion] = field(default_factory=list)
+    applied: Callable[[], None] = lambda: None
+    drains: Drains = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The drains work on this very service."""
+        self.drains = Drains(self)
 
     async def start(self) -> None:
         """Restore names and residency from the catalogue, then follow its changes."""
@@ -80,12 +96,16 @@ class Service:
         self._pin()
         await self._restore(self.snapshot.by_urgency())
         await self.feed.start()
+        for companion in self.companions:
+            await companion.start()
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Follow a change, made here or elsewhere: load what new traffic needs, then switch."""
         await self._restore(snapshot.in_production())
-        self.snapshot = snapshot
+        before, self.snapshot = self.snapshot, snapshot
         self._pin()
+        self.drains.free_unused(before, snapshot)
+        self.applied()
 
     async def restore_production(self) -> None:
         """Load what `production` names and the workers have lost, as far as the bank has room."""
@@ -137,11 +157,16 @@ class Service:
         if not self.settings.allow_base_model_mismatch:
             check_base_model(record, artifact.declared, self.served.identity)
         content = artifact.content
-        async with self._blobs:
+        async with self.drains.blobs:
             await asyncio.to_thread(self.store.put, content.digest, content.header, content.data)
             added, created = await asyncio.to_thread(
                 self.catalogue.add_version, prompt, version, content, record.to_json(), actor
             )
+            # Another replica may have deleted it just before, as the content of a version that left.
+            if not await asyncio.to_thread(self.store.has, content.digest):
+                await asyncio.to_thread(
+                    self.store.put, content.digest, content.header, content.data
+                )
         if added.wanted:  # the same content may have been unloaded on purpose
             try:
                 await self.residency.ensure(added)
@@ -194,12 +219,13 @@ class Service:
         elif version == self.find_prompt(prompt).find(PRODUCTION):
             msg = f"`{version.label}` is `{PRODUCTION}`; point the alias elsewhere first."
             raise Conflict(msg, code="version_aliased")
-        changed = await asyncio.to_thread(
-            self.catalogue.set_wanted, prompt, version.version, wanted, actor
-        )
-        await self.feed.refresh()
-        if not wanted:
-            await self._drain(version, forget=False, within=self.settings.drain_seconds)
+        with self.drains.handling(version):
+            changed = await asyncio.to_thread(
+                self.catalogue.set_wanted, prompt, version.version, wanted, actor
+            )
+            await self.feed.refresh()
+            if not wanted:
+                await self.drains.drain(version, within=self.settings.drain_seconds)
         return changed
 
     async def remove_version(self, prompt: str, version: str, actor: str | None) -> bool:
@@ -216,11 +242,10 @@ class Service:
         if removed is None:
             msg = f"The prompt `{prompt}` has no version `{version}`."
             raise NotFound(msg, code="version_not_found")
-        await asyncio.to_thread(self.catalogue.remove_version, prompt, version, actor)
-        await self.feed.refresh()
-        drain = asyncio.create_task(self._drain(removed, forget=True, within=math.inf))
-        self._drains.add(drain)
-        drain.add_done_callback(self._drains.discard)
+        with self.drains.handling(removed):
+            await asyncio.to_thread(self.catalogue.remove_version, prompt, version, actor)
+            await self.feed.refresh()
+        drain = self.drains.begin(removed, forget=True)
         done, _ = await asyncio.wait({drain}, timeout=self.settings.drain_seconds)
         if done:
             drain.result()
@@ -228,24 +253,11 @@ class Service:
 
     async def close(self) -> None:
         """Stop following the catalogue and close it."""
-        for drain in self._drains:
-            drain.cancel()
+        for companion in reversed(self.companions):
+            await companion.stop()
+        self.drains.cancel()
         await self.feed.stop()
         await asyncio.to_thread(self.catalogue.close)
-
-    async def _drain(self, version: Version, *, forget: bool, within: float) -> None:
-        """Free a version's rows once nobody uses them; with ``forget``, its blob as well."""
-        if version.kind == "soft" and not any(v.wanted for v in self.snapshot.twins(version)):
-            if self.served.siblings:
-                await asyncio.sleep(3 * self.settings.poll_seconds)  # until they follow too
-            await self.residency.unload(version.digest, forget=forget, within=within)
-        if not forget:
-            return
-        async with self._blobs:
-            # Looked up again: the same content may have been imported anew while this drained.
-            now = await asyncio.to_thread(self.catalogue.snapshot)
-            if not any(v.digest == version.digest for v in now.versions()):
-                await asyncio.to_thread(self.store.delete, version.digest)
 
     async def _restore(self, versions: list[Version]) -> None:
         """Load ``versions``; reasons why others are not resident stay as they were."""
@@ -256,23 +268,6 @@ class Service:
 
     def _pin(self) -> None:
         self.residency.pinned = frozenset(v.digest for v in self.snapshot.in_production())
-
-
-def following(
-    settings: Settings,
-    catalogue: Catalogue,
-    store: BlobStore,
-    residency: Residency,
-    served: Served,
-) -> Service:
-    """A service and the feed that keeps it up to date; each needs the other."""
-
-    async def apply(snapshot: Snapshot) -> None:
-        await service.apply(snapshot)
-
-    feed = Feed(catalogue, apply, settings.poll_seconds)
-    service = Service(settings, catalogue, store, residency, served, feed)
-    return service
 
 
 def residency_of(service: Service, version: Version) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from softprompt_serve.server.schemas import Readiness, ServerOut
 if TYPE_CHECKING:
     from softprompt_serve.server.service import Service
     from softprompt_serve.settings import Settings
+    from softprompt_serve.telemetry.events import Events
 
 
 @dataclass(slots=True)
@@ -34,6 +35,10 @@ class AppState:
             msg = "softprompt-serve is still starting."
             raise Unavailable(msg, code="starting")
         return self.service
+
+    def events(self) -> Events | None:
+        """Who listens to finished requests; nobody while start-up hasn't finished."""
+        return None if self.service is None else self.service.events
 
     async def readiness(self) -> Readiness:
         """Ask the workers; a lost catalogue is reported but does not end readiness."""

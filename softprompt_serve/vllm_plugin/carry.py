@@ -34,8 +34,8 @@ def refuse_forged(request: Any, settings: Settings) -> None:
     """Refuse what only this server may set, on any request.
 
     Raises:
-        BadRequest: ``reserved_cache_salt``, ``reserved_vllm_xargs`` or
-            ``raw_prompt_embeds_disabled``.
+        BadRequest: ``reserved_cache_salt``, ``reserved_vllm_xargs``,
+            ``client_priority_disabled`` or ``raw_prompt_embeds_disabled``.
     """
     if is_reserved(getattr(request, "cache_salt", None)):
         msg = f"cache_salt must not begin with `{SALT_PREFIX}`; it is reserved."
@@ -43,6 +43,12 @@ def refuse_forged(request: Any, settings: Settings) -> None:
     if KEY in (getattr(request, "vllm_xargs", None) or {}):
         msg = f"vllm_xargs must not hold `{KEY}`; it is reserved."
         raise BadRequest(msg, code="reserved_vllm_xargs", param="vllm_xargs")
+    if getattr(request, "priority", 0) and not settings.allow_client_priority:
+        msg = (
+            "`priority` is not accepted from clients here; SOFTPROMPT_ALLOW_CLIENT_PRIORITY=true "
+            "lets them choose their place in the queue."
+        )
+        raise BadRequest(msg, code="client_priority_disabled", param="priority")
     if settings.allow_raw_prompt_embeds:
         return
     if getattr(request, "prompt_embeds", None) is not None or _has_embeds_part(request):

@@ -5,33 +5,47 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import REGISTRY
 
 from softprompt_serve.artifact import Limits
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
-from softprompt_serve.registry.store import BlobStore
+from softprompt_serve.registry.objects import open_blobs
 from softprompt_serve.server.app import attach
 from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.opening import following
 from softprompt_serve.server.residency import Residency
-from softprompt_serve.server.service import Served, Service, following
+from softprompt_serve.server.served import Served
 from softprompt_serve.server.state import AppState
 from softprompt_serve.settings import load_settings
+from softprompt_serve.shadow.runner import Runner
+from softprompt_serve.telemetry.prometheus import RequestMetrics
 from softprompt_serve.vllm_plugin import probe, seams
 from softprompt_serve.vllm_plugin.guard import EngineGuard
 from softprompt_serve.vllm_plugin.identity import identify
+from softprompt_serve.vllm_plugin.inputs import counting
 from softprompt_serve.vllm_plugin.openai import PromptedModels, PromptedRenderer
 from softprompt_serve.vllm_plugin.placeholder import placeholder_id
 from softprompt_serve.vllm_plugin.register import REGISTRATION
+from softprompt_serve.vllm_plugin.resolve import Resolver
 from softprompt_serve.vllm_plugin.rpc import EngineWorkers
+from softprompt_serve.vllm_plugin.shadow import Shadows, tool_parser_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import AsyncIterator, Callable
 
     from fastapi import FastAPI
 
+    from softprompt_serve.server.service import Service
+
 logger = logging.getLogger(__name__)
+
+_CLOSE_SECONDS: Final = 10.0
 
 
 class SoftpromptEndpoint:
@@ -47,8 +61,9 @@ class SoftpromptEndpoint:
         self.state = AppState(self.settings, vllm=" ".join(installed or ("vllm", "missing")))
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add routes and middleware."""
+        """Add routes and middleware, and a part in the server's shutdown."""
         attach(app, self.state)
+        app.router.lifespan_context = _closing(self.state, app.router.lifespan_context)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Check, prove, restore, then wire; names of ours exist only after the last step.
@@ -89,7 +104,7 @@ class SoftpromptEndpoint:
         url = settings.database_url or url_of(home / "catalogue.db")
         home.mkdir(parents=True, exist_ok=True)
         catalogue = await asyncio.to_thread(Catalogue.open, url)
-        store = BlobStore(home / "blobs")
+        store = await asyncio.to_thread(open_blobs, settings)
         names = frozenset(args.served_model_name or [args.model])
         served = Served(
             names=names,
@@ -111,13 +126,54 @@ class SoftpromptEndpoint:
 
     def _wire(self, service: Service, engine: Any, state: Any, placeholder: int) -> None:
         max_model_len = engine.model_config.max_model_len
-        PromptedRenderer(service, placeholder=placeholder, max_model_len=max_model_len).install(
-            state.online_renderer
+        shadows = Shadows(
+            service,
+            engine,
+            placeholder=placeholder,
+            max_model_len=max_model_len,
+            prioritised=engine.vllm_config.scheduler_config.policy == "priority",
+            tool_parser=tool_parser_of(state.online_renderer),
         )
+        runner = Runner(
+            shadows,
+            service.ledger,
+            capture=service.capture,
+            max_pending=self.settings.shadow_pending,
+        )
+        shadows.runner = runner
+        service.companions.append(runner)
+        resolver = Resolver(service, counting(state.online_renderer, self.settings))
+        resolver.install(state)
+        PromptedRenderer(
+            service,
+            resolver,
+            placeholder=placeholder,
+            max_model_len=max_model_len,
+            shadows=shadows,
+        ).install(state.online_renderer)
         PromptedModels(service, list_versions=self.settings.list_versions).install(
             state.openai_serving_models
         )
-        EngineGuard(service.residency, placeholder=placeholder).install(engine)
+        EngineGuard(service.residency, placeholder=placeholder, shadows=shadows).install(engine)
+        # vLLM's own /metrics reads this registry, or the files that it writes for several servers.
+        RequestMetrics(REGISTRY).listen_to(service.events)
+
+
+def _closing(state: AppState, lifespan: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """VLLM's lifespan, and then ours ends: plugins have no shutdown hook of their own."""
+
+    @asynccontextmanager
+    async def closing(app: Any) -> AsyncIterator[Any]:
+        async with lifespan(app) as given:
+            try:
+                yield given
+            finally:
+                service, state.service = state.service, None
+                if service is not None:
+                    async with asyncio.timeout(_CLOSE_SECONDS):
+                        await service.close()
+
+    return closing
 
 
 def _given_template(args: Namespace) -> str | None:

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from copy import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
 from softprompt_serve.server.scope import current
-from softprompt_serve.vllm_plugin.reference import KEY, Reference, check_pair, is_reserved
+from softprompt_serve.vllm_plugin.answering import Answering
+from softprompt_serve.vllm_plugin.reference import (
+    KEY,
+    Reference,
+    check_pair,
+    is_reserved,
+    with_reference,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -23,15 +29,19 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.snapshot import Version
     from softprompt_serve.server.residency import Residency
     from softprompt_serve.server.scope import RequestScope
+    from softprompt_serve.vllm_plugin.shadow import Shadows
 
 
 class EngineGuard:
     """Wraps one engine client's ``generate``."""
 
-    def __init__(self, residency: Residency, *, placeholder: int) -> None:
-        """Lease from ``residency``."""
+    def __init__(
+        self, residency: Residency, *, placeholder: int, shadows: Shadows | None = None
+    ) -> None:
+        """Lease from ``residency``; ``shadows`` copies what was sampled."""
         self.residency = residency
         self.placeholder = placeholder
+        self.shadows = shadows
 
     def install(self, engine: Any) -> None:
         """Wrap the client that all of this server's handlers share."""
@@ -47,21 +57,24 @@ class EngineGuard:
                 version = self._admit(scope, prompt, sampling_params)
             except SoftpromptError as error:
                 raise scope.refuse(error) from None
+            stream: AsyncGenerator[Any, None]
             if version is None:
-                stream: AsyncGenerator[Any, None] = generate(
-                    prompt, sampling_params, request_id, **kwargs
-                )
+                stream = generate(prompt, sampling_params, request_id, **kwargs)
+            else:
+                params = with_reference(sampling_params, version)
+
+                def start(attempt: int) -> AsyncGenerator[Any, None]:
+                    suffix = f"-r{attempt}" if attempt else ""
+                    again: AsyncGenerator[Any, None] = generate(
+                        prompt, params, request_id + suffix, **kwargs
+                    )
+                    return again
+
+                stream = self._leased(version, start, request_id, scope)
+            if scope.decision is None:
                 return stream
-            params = _with_reference(sampling_params, version)
-
-            def start(attempt: int) -> AsyncGenerator[Any, None]:
-                suffix = f"-r{attempt}" if attempt else ""
-                again: AsyncGenerator[Any, None] = generate(
-                    prompt, params, request_id + suffix, **kwargs
-                )
-                return again
-
-            return self._leased(version, start, request_id, scope)
+            answer = Answering(scope, prompt, sampling_params, request_id, self.shadows)
+            return answer.follow(stream)
 
         engine.generate = guarded
 
@@ -144,14 +157,6 @@ class EngineGuard:
             msg = f"{version.label} was lost again while the request ran."
             raise Unavailable(msg, code="softprompt_lost")
         return not attempt
-
-
-def _with_reference(sampling_params: Any, version: Version) -> Any:
-    """A copy, because a handler may use its own object again, for a request's next turn."""
-    reference = Reference(version.digest, version.virtual_tokens)
-    params = copy(sampling_params)
-    params.extra_args = {**(params.extra_args or {}), KEY: reference.to_extra_args()}
-    return params
 
 
 def _failed(output: Any) -> bool:

@@ -40,6 +40,9 @@ def serve_arguments(given: Sequence[str]) -> list[str]:
         arguments.append("--enable-prompt-tokens-details")
     if "--worker-extension-cls" not in present:
         arguments += ["--worker-extension-cls", EXTENSION]
+    if "--scheduling-policy" not in present:
+        # So that shadow traffic waits behind every user's; clients' own priorities stay refused.
+        arguments += ["--scheduling-policy", "priority"]
     return arguments
 
 

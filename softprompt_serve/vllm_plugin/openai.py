@@ -1,64 +1,64 @@
-"""The request path in the API server: resolve, lease, render, prefill, answer.
+"""The request path in the API server: render what was decided, and name who answered.
 
 vLLM's handlers stay as they are. They share one renderer, one list of models and one engine
-client; we wrap those three objects, once, on this server's instances.
+client; we wrap those three objects, once, on this server's instances. The decision itself is
+made in ``resolve.py``, the engine is guarded in ``guard.py``.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from softprompt_serve.errors import BadRequest, SoftpromptError
+from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
 from softprompt_serve.registry.snapshot import PRODUCTION
-from softprompt_serve.router.choose import Decision, choose, names_prompt
-from softprompt_serve.server.scope import NAMES_ONLY, PIN_HEADER, RequestScope, current
+from softprompt_serve.router.ask import LONG_CONTEXT
+from softprompt_serve.router.choose import names_prompt
+from softprompt_serve.server.scope import COHORT_HEADER, NAMES_ONLY, RequestScope, current
 from softprompt_serve.vllm_plugin import carry
+from softprompt_serve.vllm_plugin.inputs import (
+    ids_of,
+    inputs_of_chat,
+    inputs_of_completion,
+    inputs_of_responses,
+)
 from softprompt_serve.vllm_plugin.reference import salt_for
+from softprompt_serve.vllm_plugin.resolve import check_covered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from softprompt_serve.router.choose import Decision
     from softprompt_serve.server.service import Service
-
-
-def decide(service: Service, model: str | None, scope: RequestScope) -> Decision | None:
-    """Resolve the model's name and lease the version, once per request; None for a base model.
-
-    Raises:
-        BadRequest: ``version_needs_prompt`` if a version is pinned but the model is no prompt;
-            ``architecture_not_verified``.
-        NotFound, Unavailable: as :func:`~softprompt_serve.router.choose.choose`.
-    """
-    if scope.decision is not None:
-        return scope.decision
-    if not model or not names_prompt(service.snapshot, model):
-        if scope.pinned is not None:
-            msg = f"{PIN_HEADER} pins a version of a prompt, but `{model}` is none."
-            raise BadRequest(msg, code="version_needs_prompt", param=PIN_HEADER)
-        return None
-    # No await between choosing and leasing: a removal waits for every lease it can see.
-    decision = choose(service.snapshot, model, scope.pinned)
-    service.served.check_kind(decision.version.kind)
-    scope.lease = service.residency.lease(decision.version)
-    scope.decision = decision
-    return decision
+    from softprompt_serve.vllm_plugin.resolve import Resolver
+    from softprompt_serve.vllm_plugin.shadow import Shadows
 
 
 class PromptedRenderer:
-    """Wraps ``OnlineRenderer``'s render methods: resolve, lease, load, render, prepend."""
+    """Wraps ``OnlineRenderer``'s render methods: load, render, prepend."""
 
-    def __init__(self, service: Service, *, placeholder: int, max_model_len: int) -> None:
+    def __init__(
+        self,
+        service: Service,
+        resolver: Resolver,
+        *,
+        placeholder: int,
+        max_model_len: int,
+        shadows: Shadows | None = None,
+    ) -> None:
         """Serve ``service``'s prompts with ``placeholder`` ids in front."""
         self.service = service
+        self.resolver = resolver
         self.placeholder = placeholder
         self.max_model_len = max_model_len
+        self.shadows = shadows
 
     def install(self, renderer: Any) -> None:
         """Wrap the renderer that all of this server's handlers share."""
-        renderer.render_chat = self._wrap(renderer.render_chat, _inputs_of_chat)
-        renderer.render_completion = self._wrap(renderer.render_completion, _inputs_of_completion)
-        renderer.render_responses = self._wrap(renderer.render_responses, _inputs_of_responses)
+        renderer.render_chat = self._wrap(renderer.render_chat, inputs_of_chat)
+        renderer.render_completion = self._wrap(renderer.render_completion, inputs_of_completion)
+        renderer.render_responses = self._wrap(renderer.render_responses, inputs_of_responses)
 
     def _wrap(
         self,
@@ -70,15 +70,18 @@ class PromptedRenderer:
             scope = current()
             try:
                 carry.refuse_forged(request, self.service.settings)
-                decision = decide(self.service, request.model, scope)
+                decision = await self.resolver.decide(request, scope)
                 if decision is None:
                     return await render(request, **kwargs)
                 await self.service.residency.ensure(decision.version)
                 carry.check_request(request, decision)
                 if not scope.added:  # a later turn of the same request has the text already
+                    if self.shadows is not None:
+                        self.shadows.sample(request, scope, render, inputs_of)
                     carry.add_text(request, decision.version)
                 rendered = await render(request, **kwargs)
                 for engine_input in inputs_of(rendered):
+                    self._label(engine_input, scope)
                     self._prepend(engine_input, request, decision)
                 scope.added = True
             except SoftpromptError as error:
@@ -86,6 +89,14 @@ class PromptedRenderer:
             return rendered
 
         return prompted
+
+    def _label(self, engine_input: dict[str, Any], scope: RequestScope) -> None:
+        """The derived cohort ``long_context``, once the tokens are counted anyway."""
+        decision, least = scope.decision, self.service.labels.long_context_tokens
+        if decision is None or scope.headers.get(COHORT_HEADER) is not None:
+            return
+        if decision.cohort != LONG_CONTEXT and len(ids_of(engine_input)) >= least:
+            scope.decision = replace(decision, cohort=LONG_CONTEXT)
 
     def _prepend(self, engine_input: dict[str, Any], request: Any, decision: Decision) -> None:
         """Put n placeholders before the visible tokens and salt their blocks."""
@@ -101,18 +112,6 @@ class PromptedRenderer:
         carry.check_length(len(visible), request, version, self.max_model_len)
         engine_input["prompt_token_ids"] = [self.placeholder] * version.virtual_tokens + visible
         engine_input["cache_salt"] = salt_for(version.digest, engine_input.get("cache_salt"))
-
-
-def _inputs_of_chat(rendered: Any) -> list[dict[str, Any]]:
-    return rendered[1] if isinstance(rendered, tuple) else []
-
-
-def _inputs_of_completion(rendered: Any) -> list[dict[str, Any]]:
-    return rendered if isinstance(rendered, list) else []
-
-
-def _inputs_of_responses(rendered: Any) -> list[dict[str, Any]]:
-    return [rendered.engine_input] if hasattr(rendered, "engine_input") else []
 
 
 class PromptedModels:
@@ -137,11 +136,10 @@ class PromptedModels:
             if scope.path in NAMES_ONLY:
                 return True
             try:
-                if not scope.covered:
-                    msg = f"`{model_name}` is a soft prompt, which {scope.path} can't carry."
-                    raise BadRequest(msg, code="softprompt_unsupported_route", param="model")
-                # Decided here, at validation: some handlers name the model before they render.
-                decide(self.service, model_name, scope)
+                check_covered(scope, model_name)
+                if scope.decision is None:
+                    msg = f"No version of `{model_name}` was chosen for {scope.path}."
+                    raise Unavailable(msg, code="softprompt_not_rendered", retry_after=None)
             except SoftpromptError as error:
                 raise scope.refuse(error) from None
             return True

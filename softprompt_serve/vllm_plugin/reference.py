@@ -7,6 +7,7 @@ The API server puts a small reference into ``SamplingParams.extra_args`` and a s
 from __future__ import annotations
 
 import hashlib
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from softprompt_serve.errors import BadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from softprompt_serve.registry.snapshot import Version
 
 KEY = "softprompt"
 """Our key in ``extra_args``; refused in a client's ``vllm_xargs``."""
@@ -32,6 +35,14 @@ class Reference:
     def to_extra_args(self) -> dict[str, str | int]:
         """What travels under :data:`KEY`."""
         return {"digest": self.digest, "rows": self.rows}
+
+
+def with_reference(sampling_params: Any, version: Version) -> Any:
+    """A copy, because a handler may use its own object again, for a request's next turn."""
+    reference = Reference(version.digest, version.virtual_tokens)
+    params = copy(sampling_params)
+    params.extra_args = {**(params.extra_args or {}), KEY: reference.to_extra_args()}
+    return params
 
 
 def salt_for(digest: str, users: str | None) -> str:

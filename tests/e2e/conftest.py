@@ -56,6 +56,10 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         environment={
             "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",  # to compare with native prompt_embeds
             "SOFTPROMPT_BANK_ROWS": "1024",  # small enough to force evictions
+            "SOFTPROMPT_COHORTS": "regulated",
+            "SOFTPROMPT_RULE_HEADERS": "x-tenant",
+            "SOFTPROMPT_LONG_CONTEXT_TOKENS": "600",
+            "SOFTPROMPT_CAPTURE_CONTENT": "true",
             "VLLM_SERVER_DEV_MODE": "1",  # lets tests play the rogue at the workers
         },
     )

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 import pytest
+from router.catalogues import rollout, snapshot, split, without
 
 from softprompt_serve.errors import BadRequest, NotFound, Unavailable
-from softprompt_serve.registry.snapshot import EMPTY, Prompt, Snapshot, Version
-from softprompt_serve.router.choose import choose, names_prompt, split_model
+from softprompt_serve.registry.snapshot import EMPTY, Snapshot
+from softprompt_serve.router.ask import Ask
+from softprompt_serve.router.choose import (
+    Absent,
+    choose,
+    names_prompt,
+    plan_for,
+    split_model,
+)
 
 
-def version(name: str, *, wanted: bool = True) -> Version:
-    return Version(
-        prompt="support",
-        version=name,
-        digest=name * 32,
-        kind="soft",
-        virtual_tokens=20,
-        hidden_size=8,
-        dtype="float32",
-        text=None,
-        wanted=wanted,
-        created_at="2026-01-01T00:00:00Z",
-        created_by=None,
-    )
-
-
-def snapshot(aliases: dict[str, str] | None = None, *, wanted: bool = True) -> Snapshot:
-    versions = {name: version(name, wanted=wanted) for name in ("v1", "v2", "v3")}
-    given = {"production": "v1", "candidate": "v2"} if aliases is None else aliases
-    prompt = Prompt("support", MappingProxyType(versions), MappingProxyType(given))
-    return Snapshot(7, MappingProxyType({"support": prompt}))
+def pinned(selector: str) -> Ask:
+    return Ask(pinned=selector)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +36,9 @@ def test_a_models_name_is_split_at_its_first_at(
     assert split_model(model) == expected
 
 
+# Without a rollout
+
+
 def test_the_prompts_own_name_is_answered_by_production() -> None:
     decision = choose(snapshot(), "support")
     assert (decision.version.version, decision.reason, decision.arm) == (
@@ -58,8 +48,9 @@ def test_the_prompts_own_name_is_answered_by_production() -> None:
     )
 
 
-def test_a_decision_names_the_revision_it_was_made_on() -> None:
-    assert choose(snapshot(), "support").generation == 7
+@pytest.mark.parametrize("model", ["support", "support@v2", "support@candidate"])
+def test_the_generation_is_0_without_a_rollout(model: str) -> None:
+    assert choose(snapshot(), model).generation == 0
 
 
 def test_a_version_can_be_asked_for() -> None:
@@ -77,16 +68,16 @@ def test_an_alias_can_be_asked_for() -> None:
 
 
 def test_the_header_pins_a_version() -> None:
-    assert choose(snapshot(), "support", "v3").version.version == "v3"
+    assert choose(snapshot(), "support", pinned("v3")).version.version == "v3"
 
 
 def test_header_and_model_may_name_the_same_version_twice() -> None:
-    assert choose(snapshot(), "support@v2", "candidate").version.version == "v2"
+    assert choose(snapshot(), "support@v2", pinned("candidate")).version.version == "v2"
 
 
 def test_header_and_model_that_disagree_are_refused() -> None:
     with pytest.raises((NotFound, BadRequest)) as caught:
-        choose(snapshot(), "support@v2", "v3")
+        choose(snapshot(), "support@v2", pinned("v3"))
     assert caught.value.param == "x-softprompt-version"
 
 
@@ -103,10 +94,10 @@ def test_an_unknown_selector_is_not_found(model: str) -> None:
     assert caught.value.code == "version_not_found"
 
 
-@pytest.mark.parametrize("pinned", ["v9", "", "V1"])
-def test_an_unknown_pin_is_not_found(pinned: str) -> None:
+@pytest.mark.parametrize("selector", ["v9", "", "V1"])
+def test_an_unknown_pin_is_not_found(selector: str) -> None:
     with pytest.raises(NotFound) as caught:
-        choose(snapshot(), "support", pinned)
+        choose(snapshot(), "support", pinned(selector))
     assert caught.value.code == "version_not_found"
 
 
@@ -122,10 +113,20 @@ def test_asking_for_production_where_there_is_none_is_an_unknown_version() -> No
     assert caught.value.code == "version_not_found"
 
 
-def test_an_unloaded_version_is_unavailable_and_never_replaced() -> None:
+@pytest.mark.parametrize("model", ["support", "support@v1", "support@production"])
+def test_an_unloaded_version_is_unavailable_and_never_replaced(model: str) -> None:
     with pytest.raises(Unavailable, match="support@v1") as caught:
-        choose(snapshot(wanted=False), "support")
+        choose(snapshot(unloaded=("v1",)), model)
     assert (caught.value.code, caught.value.retry_after) == ("version_unloaded", 5)
+
+
+@pytest.mark.parametrize("absent", ["fallback", "unavailable"])
+def test_production_and_pins_are_loaded_for_the_request_where_not_resident(
+    absent: Absent,
+) -> None:
+    for model in ("support", "support@v2"):
+        decision = choose(snapshot(), model, resident=without("v1", "v2"), absent=absent)
+        assert decision.passed_over is None
 
 
 @pytest.mark.parametrize("model", ["support", "support@v1", "support@nonsense", "support@"])
@@ -140,3 +141,24 @@ def test_other_names_are_not_ours(model: str) -> None:
 
 def test_an_empty_catalogue_names_nothing() -> None:
     assert not names_prompt(EMPTY, "support")
+
+
+# Which plan will decide
+
+
+def test_a_rollouts_plan_decides_about_the_prompts_name() -> None:
+    plan = plan_for(split(v1=1), "support", None)
+    assert plan is not None
+    assert [name for name, _, _ in plan.split.arms] == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("model", "selector"), [("support@v2", None), ("support", "v2"), ("sales", None)]
+)
+def test_no_plan_decides_about_what_is_pinned_or_unknown(model: str, selector: str | None) -> None:
+    assert plan_for(split(v1=1), model, selector) is None
+
+
+@pytest.mark.parametrize("found", [snapshot(), snapshot(routed=rollout(None)), EMPTY])
+def test_no_plan_decides_without_a_rollout(found: Snapshot) -> None:
+    assert plan_for(found, "support", None) is None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+ROLLOUT_PARTS = ("weights", "promote", "rollback", "pause", "resume", "explain", "history")
+
 
 async def test_an_import_is_answered_with_what_was_made_of_it(serve: Serve) -> None:
     async with serve() as api:
@@ -227,7 +229,7 @@ async def test_everything_else_needs_one(serve: Serve) -> None:
         opened = {f"{V1}/healthz", f"{V1}/readyz"}
         for path, methods in schema["paths"].items():
             for method in methods:
-                url = path.format(name="support", version="v1", alias="production")
+                url = path.format(name="support", version="v1", alias="production", hook="rollout")
                 answer = await api.client.request(method, url)
                 assert (answer.status_code == 401) == (path not in opened), (method, path)
 
@@ -312,6 +314,10 @@ async def test_openapi_describes_every_route_its_errors_and_the_token(serve: Ser
             "/prompts/{name}/versions/{version}",
             "/prompts/{name}/versions/{version}/residency",
             "/prompts/{name}/aliases/{alias}",
+            "/prompts/{name}/rollout",
+            *(f"/prompts/{{name}}/rollout/{part}" for part in ROLLOUT_PARTS),
+            "/prompts/{name}/shadow",
+            "/hooks/flagger/{hook}",
             "/residency",
             "/audit",
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -102,3 +103,38 @@ def test_another_bearer_is_invalid_and_not_repeated(given: str) -> None:
 def test_an_empty_token_lets_nobody_in() -> None:
     with pytest.raises(Unauthorized):
         check_bearer("Bearer ", "")
+
+
+def basic(pair: str) -> str:
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+@pytest.mark.parametrize("pair", ["softprompt:secret-1", ":secret-1", "user%40x:secret-1"])
+def test_the_token_as_a_basic_password_is_let_in_whoever_the_user(pair: str) -> None:
+    check_bearer(basic(pair), "secret-1")
+
+
+def test_a_basic_password_may_hold_colons() -> None:
+    check_bearer(basic("user:secret:1"), "secret:1")
+
+
+@pytest.mark.parametrize("pair", ["secret-1:", "secret-1", "user:"])
+def test_a_basic_header_without_a_password_is_missing(pair: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        check_bearer(basic(pair), "secret-1")
+    assert caught.value.code == "missing_admin_token"
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic !", "Basic dXNlcg", "Basic sécret-1"])
+def test_a_basic_header_that_is_no_base64_is_missing(header: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        check_bearer(header, "secret-1")
+    assert caught.value.code == "missing_admin_token"
+
+
+@pytest.mark.parametrize("pair", ["user:secret-2", "user:user:secret-1", "secret-1:secret"])
+def test_another_basic_password_is_invalid_and_not_repeated(pair: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        check_bearer(basic(pair), "secret-1")
+    assert caught.value.code == "invalid_admin_token"
+    assert "secret" not in caught.value.message

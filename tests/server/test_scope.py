@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
 from softprompt_serve.registry.snapshot import Version
 from softprompt_serve.router.choose import Decision
+from softprompt_serve.server.record import Record
 from softprompt_serve.server.residency import Lease
 from softprompt_serve.server.scope import (
     RequestScope,
@@ -19,11 +22,14 @@ from softprompt_serve.server.scope import (
     error_response,
     route_path,
 )
+from softprompt_serve.telemetry.events import Events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import Message, Receive, Scope, Send
+
+    from softprompt_serve.telemetry.events import RequestEvent
 
 VERSION = Version(
     prompt="support",
@@ -108,6 +114,8 @@ def test_an_answer_names_its_version_in_headers() -> None:
         "x-softprompt-arm": "production",
         "x-softprompt-reason": "production",
         "x-softprompt-generation": "7",
+        "x-softprompt-cohort": "default",
+        "x-softprompt-route": "default",
         "x-softprompt-virtual-tokens": "20",
     }
 
@@ -271,3 +279,102 @@ def test_error_types_are_openais(status: int, kind: str) -> None:
 
     Error.status = status
     assert json.loads(bytes(error_response(Error("x")).body))["error"]["type"] == kind
+
+
+class Heard:
+    """What listeners hear of one request behind the middleware."""
+
+    def __init__(self, handle: Callable[[RequestScope], None], *, leaves: str = "") -> None:
+        self.events: list[RequestEvent] = []
+        events = Events()
+        events.listen(self.events.append)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            handle(current())
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            if leaves == "silently":
+                await receive()
+            if leaves == "cancelled":
+                raise asyncio.CancelledError
+            await send({"type": "http.response.body", "body": b"all"})
+
+        async def send(_message: Message) -> None:
+            pass
+
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+        with suppress(asyncio.CancelledError):
+            asyncio.run(ScopeMiddleware(app, lambda: events)(scope, receive, send))
+
+
+def test_a_finished_request_is_one_event() -> None:
+    (event,) = Heard(decided).events
+    assert event.decision is DECISION
+    assert (event.status, event.error, event.failed) == (200, None, False)
+    assert event.e2e_seconds >= 0.0
+
+
+def test_a_request_for_no_prompt_is_no_event() -> None:
+    assert Heard(lambda _: None).events == []
+
+
+def test_a_refused_request_says_why_in_its_event() -> None:
+    def refuse(scope: RequestScope) -> None:
+        decided(scope)
+        scope.refuse(Unavailable("Lost.", code="softprompt_lost"))
+
+    (event,) = Heard(refuse).events
+    assert (event.status, event.error, event.failed) == (503, "softprompt_lost", True)
+
+
+@pytest.mark.parametrize("how", ["silently", "cancelled"])
+def test_a_client_that_went_away_is_nobodys_failure(how: str) -> None:
+    (event,) = Heard(decided, leaves=how).events
+    assert event.status == 499
+    assert not event.failed
+
+
+def test_a_listener_that_fails_hinders_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[RequestEvent] = []
+
+    def broken(_event: RequestEvent) -> None:
+        raise RuntimeError
+
+    events = Events()
+    events.listen(broken)
+    events.listen(heard.append)
+    events.emit(Record().event(DECISION, 200, None))
+    assert len(heard) == 1
+    assert "A listener of request events failed." in caplog.text
+
+
+def test_an_answer_that_the_engine_ended_with_an_error_has_failed() -> None:
+    record = Record()
+    record.finish_reasons.append("error")
+    event = record.event(DECISION, 200, None)
+    assert event.failed
+    assert event.error == "engine_error"
+
+
+def test_tokens_are_counted_over_all_inputs_of_a_request() -> None:
+    record = Record()
+    for prompt, cached, generated in ((25, 20, 3), (30, 0, 4)):
+        record.entered("r", prompt, 20)
+        record.left(SimpleNamespace(num_cached_tokens=cached), generated)
+    event = record.event(DECISION, 200, None)
+    assert (event.visible_tokens, event.virtual_tokens) == (15, 40)
+    assert (event.cached_tokens, event.output_tokens) == (20, 7)
+
+
+def test_the_first_token_of_an_answer_in_one_piece_is_when_the_engine_had_it() -> None:
+    record = Record()
+    stats = SimpleNamespace(arrival_time=record.started_at + 0.5, first_token_latency=0.25)
+    time_passed = record._started - 10.0  # ten seconds ago
+    record._started = time_passed
+    choice = SimpleNamespace(finish_reason="stop", token_ids=[1])
+    record.saw(SimpleNamespace(outputs=[choice], metrics=stats, finished=True))
+    ttft, e2e = record.latency()
+    assert ttft == pytest.approx(0.75)
+    assert e2e >= 10.0

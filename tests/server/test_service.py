@@ -162,7 +162,7 @@ async def test_a_removal_that_is_outlasted_says_so_and_finishes_later(serve: Ser
             find(api)
         assert api.service.store.has(version.digest)
         lease.release()
-        await asyncio.gather(*api.service._drains)
+        await asyncio.gather(*api.service.drains._tasks)
         assert not api.service.store.has(version.digest)
         assert api.workers.slots.find(version.digest) is None
 

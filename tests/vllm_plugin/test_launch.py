@@ -15,6 +15,8 @@ OURS = [
     "--enable-prompt-tokens-details",
     "--worker-extension-cls",
     EXTENSION,
+    "--scheduling-policy",
+    "priority",
 ]
 
 
@@ -33,7 +35,7 @@ def test_a_flag_that_is_there_is_not_added_again() -> None:
 
 def test_a_flag_with_its_value_attached_counts_as_there() -> None:
     given = ["model", f"--worker-extension-cls={EXTENSION}"]
-    assert launch.serve_arguments(given) == [*given, *OURS[:2]]
+    assert launch.serve_arguments(given) == [*given, *OURS[:2], *OURS[4:]]
 
 
 def test_the_given_arguments_are_not_changed() -> None:

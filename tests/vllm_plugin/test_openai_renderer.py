@@ -13,12 +13,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.datastructures import Headers
+from vllm.sampling_params import RequestOutputKind
 
 from softprompt_serve.artifact import Content
 from softprompt_serve.artifact.load import Artifact, base, hard
 from softprompt_serve.errors import SoftpromptError, Unavailable
 from softprompt_serve.release.records import parse_record
-from softprompt_serve.server.scope import _CURRENT, RequestScope
+from softprompt_serve.server.scope import _CURRENT, PIN_HEADER, RequestScope
 from softprompt_serve.testing import (
     BASE_MODEL,
     HIDDEN_SIZE,
@@ -26,8 +28,10 @@ from softprompt_serve.testing import (
     service_for_tests,
 )
 from softprompt_serve.vllm_plugin.guard import EngineGuard
+from softprompt_serve.vllm_plugin.inputs import counting
 from softprompt_serve.vllm_plugin.openai import PromptedModels, PromptedRenderer
 from softprompt_serve.vllm_plugin.reference import KEY, salt_for
+from softprompt_serve.vllm_plugin.resolve import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -85,6 +89,16 @@ class Models:
         return SimpleNamespace(data=[Card(BASE_MODEL)])
 
 
+class Handler:
+    """vLLM's ``OpenAIServingChat``, as far as it checks the model."""
+
+    def __init__(self, models: Any) -> None:
+        self.models = models
+
+    async def _check_model(self, request: Any) -> None:
+        assert not request.model or self.models.is_base_model(request.model)
+
+
 class Card:
     """vLLM's ``ModelCard``."""
 
@@ -119,17 +133,25 @@ class Engine:
             self.closed.append(request_id)
 
 
-def token(token_id: int, reason: str | None = None) -> Any:
+def output(token_ids: list[int], reason: str | None) -> Any:
+    """A delta, as vLLM's ``RequestOutput``."""
+    choice = SimpleNamespace(index=0, token_ids=token_ids, text="", finish_reason=reason)
     return SimpleNamespace(
-        request_id="", outputs=[SimpleNamespace(token_ids=[token_id], finish_reason=reason)]
+        request_id="",
+        outputs=[choice],
+        finished=reason is not None,
+        metrics=None,
+        num_cached_tokens=0,
     )
+
+
+def token(token_id: int, reason: str | None = None) -> Any:
+    return output([token_id], reason)
 
 
 def error() -> Any:
     """How the engine ends a request whose version a worker did not have."""
-    return SimpleNamespace(
-        request_id="", outputs=[SimpleNamespace(token_ids=[], finish_reason="error")]
-    )
+    return output([], "error")
 
 
 class Server:
@@ -140,8 +162,13 @@ class Server:
         self.renderer: Any = Renderer()
         self.models: Any = Models()
         self.engine: Any = Engine()
+        self.handler: Any = Handler(self.models)
         self.plain = (self.renderer, self.models, self.engine)
-        PromptedRenderer(service, placeholder=PLACEHOLDER, max_model_len=64).install(self.renderer)
+        resolver = Resolver(service, counting(self.renderer, service.settings))
+        resolver.install(SimpleNamespace(openai_serving_chat=self.handler))
+        PromptedRenderer(service, resolver, placeholder=PLACEHOLDER, max_model_len=64).install(
+            self.renderer
+        )
         PromptedModels(service, list_versions=True).install(self.models)
         EngineGuard(service.residency, placeholder=PLACEHOLDER).install(self.engine)
 
@@ -164,9 +191,16 @@ class Server:
     async def chat(self, request_id: str = "r1", **fields: Any) -> Any:
         """What vLLM's chat handler does: validate, render, sampling parameters, generate."""
         ours = request(**fields)
-        assert self.models.is_base_model(ours.model)
+        await self.handler._check_model(ours)
         _, inputs = await self.renderer.render_chat(ours)
         return self.engine.generate(inputs[0], params(), request_id)
+
+
+class Request(SimpleNamespace):
+    """vLLM's request objects are pydantic's."""
+
+    def model_copy(self) -> Request:
+        return Request(**vars(self))
 
 
 def request(model: str = "support", **fields: Any) -> Any:
@@ -175,18 +209,20 @@ def request(model: str = "support", **fields: Any) -> Any:
         "messages": [{"role": "user", "content": "Hello"}],
         "cache_salt": None,
         "max_tokens": 5,
+        "request_id": "a-request",
     }
-    return SimpleNamespace(**(given | fields))
+    return Request(**(given | fields))
 
 
 def params(extra: dict[str, Any] | None = None) -> Any:
-    return SimpleNamespace(extra_args=extra)
+    return SimpleNamespace(extra_args=extra, output_kind=RequestOutputKind.DELTA)
 
 
 @contextmanager
 def calling(path: str = CHAT, pinned: str | None = None) -> Iterator[RequestScope]:
     """As the middleware does it, around one HTTP request."""
-    scope = RequestScope(path, pinned)
+    headers = {} if pinned is None else {PIN_HEADER: pinned}
+    scope = RequestScope(path, Headers(headers))
     reset = _CURRENT.set(scope)
     try:
         yield scope
@@ -394,7 +430,7 @@ async def test_a_base_answer_names_the_base_model(serving: Serving) -> None:
 async def test_one_request_stays_on_one_version_through_a_swap(serving: Serving) -> None:
     async with serving() as server:
         with calling():
-            assert server.models.is_base_model("support")
+            await server.handler._check_model(request())
             await server.service.set_alias("support", "production", "v2", None)
             await collect(await server.chat())
             assert server.models.model_name() == "support@v1"
@@ -408,7 +444,7 @@ async def test_a_version_is_leased_from_its_choice_to_the_last_token(serving: Se
         counts: list[int] = []
         server.plain[2].during = lambda: counts.append(server.leases())
         with calling():
-            assert server.models.is_base_model("support")
+            await server.handler._check_model(request())
             assert server.leases() == 1
             await collect(await server.chat())
         assert min(counts) >= 1
@@ -583,7 +619,7 @@ async def test_a_handler_that_did_not_render_is_stopped_before_the_engine(
 ) -> None:
     async with serving() as server:
         with calling() as scope:
-            assert server.models.is_base_model("support")
+            await server.handler._check_model(request())
             with pytest.raises(Unavailable) as caught:
                 server.engine.generate({"prompt_token_ids": VISIBLE}, params(), "r1")
             assert scope.error is caught.value

@@ -1,0 +1,78 @@
+"""What benchmarks share: figures of variants that take turns in one run, and where they ran."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import statistics
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from softprompt_serve.vllm_plugin.seams import installed_vllm
+
+if TYPE_CHECKING:
+    from softprompt_serve.demo.child import Server
+
+START_SECONDS = 600
+
+
+@dataclass
+class Figures:
+    """One figure per round and variant."""
+
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, variant: str, value: float) -> None:
+        self.rounds.setdefault(variant, []).append(value)
+
+    def median(self, variant: str) -> float:
+        return statistics.median(self.rounds[variant])
+
+    def ratios(self, variant: str, to: str) -> list[float]:
+        return [a / b for a, b in zip(self.rounds[variant], self.rounds[to], strict=True)]
+
+
+def wait_ready(server: Server, url: str) -> None:
+    """Poll until the server answers.
+
+    Raises:
+        RuntimeError: it ended, or took too long; with its last words.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while server.running and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/v1/models", trust_env=False).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise RuntimeError("\n".join(server.tail()))
+
+
+def spread(values: list[float]) -> str:
+    """Median, and the least and the most of all rounds."""
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def machine() -> str:
+    """What this ran on, and when."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores; "
+        f"Python {platform.python_version()}; torch {version('torch')}; "
+        f"{' '.join(installed_vllm() or ('no vLLM',))}; {datetime.now(UTC):%Y-%m-%d}."
+    )
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,65 @@
+"""What an answer costs, by prices per million tokens. Without a tariff a cost is absent, not zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from softprompt_serve.settings import Settings
+    from softprompt_serve.telemetry.events import RequestEvent
+
+_PER: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """USD per million tokens; None where there is no tariff.
+
+    Attributes:
+        input: visible prompt tokens that were not cached.
+        cached_input: prompt tokens that the prefix cache had, virtual ones among them.
+        virtual: virtual tokens that were not cached.
+        output: generated tokens.
+    """
+
+    input: float | None = None
+    cached_input: float | None = None
+    virtual: float | None = None
+    output: float | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        return cls(
+            settings.price_input,
+            settings.price_cached_input,
+            settings.price_virtual,
+            settings.price_output,
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every answer has a cost."""
+        return None not in (self.input, self.cached_input, self.virtual, self.output)
+
+    def cost(self, event: RequestEvent) -> float | None:
+        """USD of one request, or None if it has tokens of a sort that has no price.
+
+        Virtual tokens come first, so what the prefix cache had is theirs first.
+        """
+        cached_virtual = min(event.cached_tokens, event.virtual_tokens)
+        parts = (
+            (event.visible_tokens - (event.cached_tokens - cached_virtual), self.input),
+            (event.cached_tokens, self.cached_input),
+            (event.virtual_tokens - cached_virtual, self.virtual),
+            (event.output_tokens, self.output),
+        )
+        total = 0.0
+        for tokens, price in parts:
+            if tokens <= 0:
+                continue
+            if price is None:
+                return None
+            total += tokens * price
+        return total / _PER

@@ -1,0 +1,31 @@
+"""The shadow route of the admin API: what was counted on all replicas, read and summed up."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+
+from softprompt_serve.rollout.tally import SHADOW
+from softprompt_serve.server import schemas  # noqa: TC001 - FastAPI reads it
+from softprompt_serve.server.admin import OurRoute, Serving, router
+from softprompt_serve.server.shadow_shapes import ShadowOut
+
+shadow_router = APIRouter(
+    prefix=router.prefix,
+    route_class=OurRoute,
+    tags=["shadow"],
+    dependencies=router.dependencies,
+)
+
+
+@shadow_router.get("/prompts/{name}/shadow")
+async def get_shadow(name: schemas.Name, service: Serving) -> ShadowOut:
+    """How the shadow's answers compare with users', overall and by cohort."""
+    prompt = service.find_prompt(name)
+    epoch = 0 if prompt.rollout is None else prompt.rollout.epoch
+    tallies = (
+        [] if not epoch else await asyncio.to_thread(service.tallies.read, name, SHADOW, epoch)
+    )
+    capture = service.capture
+    return ShadowOut.of(prompt, tallies, None if capture is None else capture.of(name, epoch))
