@@ -60,6 +60,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
             "SOFTPROMPT_RULE_HEADERS": "x-tenant",
             "SOFTPROMPT_LONG_CONTEXT_TOKENS": "600",
             "SOFTPROMPT_CAPTURE_CONTENT": "true",
+            "SOFTPROMPT_CONTROLLER_SECONDS": "0.1",
             "VLLM_SERVER_DEV_MODE": "1",  # lets tests play the rogue at the workers
         },
     )

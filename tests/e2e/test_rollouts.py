@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from typing import Any
@@ -207,6 +208,44 @@ def test_when_a_change_is_acknowledged_the_next_request_follows_it(
         answer = chat(admin, "routed", max_tokens=1)
         assert answer.headers["x-softprompt-version"] == version
         assert answer.headers["x-softprompt-generation"] == str(generation)
+
+
+def drive(admin: Admin, state: str) -> dict[str, Any]:
+    """Ask as ever new users until the rollout is in a state."""
+    deadline = time.monotonic() + 120
+    for number in itertools.count():
+        found = admin.http.get("/prompts/routed/rollout").json()
+        if found["state"] == state:
+            return found
+        assert time.monotonic() < deadline, found
+        chat(admin, "routed", user=f"driver-{number}", max_tokens=1)
+    raise AssertionError
+
+
+def test_a_progression_moves_on_with_the_candidates_answers(admin: Admin, rollout: Any) -> None:
+    step = {"min_requests": 4, "min_duration_seconds": 0}
+    rollout(arms=arms(v1=100, v2=0), steps=[{"weight": 30, **step}, {"weight": 70, **step}])
+    done = drive(admin, "promoted")
+    assert (done["production"], done["weights"]["v2"]) == ("v2", 100)
+    history = admin.http.get("/prompts/routed/rollout/history").json()["data"]
+    walked = [entry["weights"]["v2"] for entry in history if entry["action"] == "advanced"][:2]
+    assert walked == [70, 30]
+    assert chat(admin, "routed", max_tokens=1).headers["x-softprompt-version"] == "v2"
+    assert admin.http.post("/prompts/routed/rollout/rollback").json()["production"] == "v1"
+
+
+def test_a_broken_gate_takes_the_candidate_back(admin: Admin, rollout: Any) -> None:
+    rollout(
+        arms=arms(v1=100, v2=0),
+        steps=[{"weight": 50, "min_requests": 100_000}],
+        gates=[{"metric": "e2e", "quantile": 0.5, "max": 0.0001}],
+    )
+    back = drive(admin, "rolled_back")
+    assert (back["production"], back["weights"]) == ("v1", {"v1": 100})
+    assert "e2e" in back["reason"]
+    for user in range(20):
+        answer = chat(admin, "routed", user=f"later-{user}", max_tokens=1)
+        assert answer.headers["x-softprompt-version"] == "v1"
 
 
 class Shadowed:
