@@ -180,6 +180,7 @@ class Traffic:
             limits = httpx.Limits(max_keepalive_connections=0)  # so that both servers take part
             async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
                 while not finished.is_set():
+                    await asyncio.sleep(0.02)  # the replicas share a machine that may be small
                     began = time.monotonic()
                     answer = await http.post("/v1/completions", json={"model": "shared", **ASK})
                     if answer.status_code != 200:
@@ -334,5 +335,7 @@ def test_a_killed_replica_is_missed_and_its_successor_catches_up(
 
 
 def test_a_replica_that_is_told_to_end_leaves_at_once(fleet: Fleet) -> None:
-    fleet.two.stop()
-    assert fleet.names() == ["one"]
+    # With several API servers vLLM kills them at once, unless it was given --shutdown-timeout.
+    fleet.one.stop()
+    seen = fleet.admins["two"].http.get("/prompts/shared/rollout").json()
+    assert [replica["name"] for replica in seen["observed"]] == ["two", "two"]
