@@ -361,7 +361,7 @@ def alike_table(options: argparse.Namespace) -> Iterator[str]:
         low, high = rate_bounds(false, rollouts, 0.05)
         yield (
             f"| {world.label} | {'with' if margins else 'without'} margins | {BY[simply]} | {rollouts} "
-            f"| {false} | {false / rollouts * 100:.2g} % ({low * 100:.2g} to {high * 100:.2g}) |"
+            f"| {false} | {false / rollouts * 100:.2f} % ({low * 100:.2f} to {high * 100:.2f}) |"
         )
 
 

@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Bench:
         fresh = httpx.Limits(max_keepalive_connections=0)
         self.client = httpx.AsyncClient(base_url=url, timeout=600, trust_env=False, limits=fresh)
         self.headers = {"authorization": f"Bearer {TOKEN}"}
+        self.copies: dict[str, Counter[str]] = {variant: Counter() for variant in VARIANTS}
 
     async def upload(self) -> None:
         """Two versions of random rows."""
@@ -60,7 +62,7 @@ class Bench:
             answer.raise_for_status()
 
     async def turn(self, variant: str) -> None:
-        """Set the rollout of a turn, and let the shadows of the last one end."""
+        """Set the rollout of a turn."""
         shadow: dict[str, Any] = {"version": "v2", "sample": 1.0}
         if variant == ON:
             shadow |= {"max_concurrency": self.options.budget, "max_tokens_per_second": 1e6}
@@ -75,7 +77,6 @@ class Bench:
             f"{ADMIN}/prompts/bench/rollout", headers=self.headers, json=document
         )
         answer.raise_for_status()
-        await asyncio.sleep(self.options.settle)
 
     def body(self, tokens: int) -> bytes:
         ids = [self.rng.randrange(100, self.vocabulary - 100) for _ in range(self.options.visible)]
@@ -116,16 +117,20 @@ class Bench:
                 begun = time.perf_counter()
                 await asyncio.gather(*(self.ask(body) for body in crowd))
                 seconds = time.perf_counter() - begun
+                await self.count(variant)
                 if number:
                     ttft.add(variant, statistics.median(firsts))
                     throughput.add(variant, options.concurrency * options.output / seconds)
             print(f"  round {number} of {options.rounds}", file=sys.stderr, flush=True)
         return {"ttft": ttft, "throughput": throughput}
 
-    async def seen(self) -> str:
-        """What became of the copies of the last turns."""
+    async def count(self, variant: str) -> None:
+        """What became of a turn's copies, once they have ended."""
+        await asyncio.sleep(self.options.settle)
         answer = await self.client.get(f"{ADMIN}/prompts/bench/shadow", headers=self.headers)
-        return json.dumps(answer.json().get("shed", {}))
+        found = answer.json()["overall"]
+        self.copies[variant].update(compared=found["pairs"], scored=found["scored"])
+        self.copies[variant].update({f"shed: {cause}": n for cause, n in found["shed"].items()})
 
 
 def table(title: str, found: dict[str, Figures], options: argparse.Namespace) -> str:
@@ -160,7 +165,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=2, help="shadows at once")
     parser.add_argument("--busy", type=int, default=4, help="users' requests that end shadows")
     parser.add_argument("--singles", type=int, default=5, help="requests alone, per turn")
-    parser.add_argument("--settle", type=float, default=1.0, help="seconds between turns")
+    parser.add_argument("--settle", type=float, default=2.0, help="seconds after a turn")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -170,9 +175,7 @@ async def run(bench: Bench) -> dict[str, Figures]:
     """Upload, measure and close."""
     try:
         await bench.upload()
-        found = await bench.measure()
-        print(f"  shed: {await bench.seen()}", file=sys.stderr)
-        return found
+        return await bench.measure()
     finally:
         await bench.client.aclose()
 
@@ -197,8 +200,13 @@ def main() -> None:
         with Server([*start, *flags], environment, Path(scratch) / "log") as server:
             url = f"http://127.0.0.1:{port}"
             wait_ready(server, url)
-            found = asyncio.run(run(Bench(options, config, url)))
-    print(f"{table(options.model.name, found, options)}\n\n{machine()}")
+            bench = Bench(options, config, url)
+            found = asyncio.run(run(bench))
+    print(f"{table(options.model.name, found, options)}\n")
+    for variant, copies in bench.copies.items():
+        told = ", ".join(f"{what} {n}" for what, n in copies.items() if n)
+        print(f"- {variant}: {told or 'no copies'}")
+    print(f"\n{machine()}")
 
 
 if __name__ == "__main__":
