@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from router.catalogues import version
 
 from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
-from softprompt_serve.registry.snapshot import Version
 from softprompt_serve.router.choose import Decision
 from softprompt_serve.server.record import Record
 from softprompt_serve.server.residency import Lease
@@ -31,19 +31,7 @@ if TYPE_CHECKING:
 
     from softprompt_serve.telemetry.events import RequestEvent
 
-VERSION = Version(
-    prompt="support",
-    version="v2",
-    digest="ab" * 32,
-    kind="soft",
-    virtual_tokens=20,
-    hidden_size=8,
-    dtype="float32",
-    text=None,
-    wanted=True,
-    created_at="2026-01-01T00:00:00Z",
-    created_by=None,
-)
+VERSION = version("v2")
 DECISION = Decision(VERSION, "production", "production", 7)
 CHAT = "/v1/chat/completions"
 

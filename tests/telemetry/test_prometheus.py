@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import pytest
 from prometheus_client import CollectorRegistry
+from router.catalogues import version
 
-from softprompt_serve.registry.snapshot import Version
 from softprompt_serve.router.choose import Decision
 from softprompt_serve.telemetry.events import Events, Refusal, RequestEvent
 from softprompt_serve.telemetry.prometheus import RequestMetrics
 
-VERSION = Version(
-    prompt="support",
-    version="v4",
-    digest="ab" * 32,
-    kind="soft",
-    virtual_tokens=20,
-    hidden_size=8,
-    dtype="float32",
-    text=None,
-    wanted=True,
-    created_at="2026-01-01T00:00:00Z",
-    created_by=None,
-)
+VERSION = version("v4")
 LABELS = {
     "prompt": "support",
     "version": "v4",
