@@ -152,9 +152,25 @@ def without_hashes(*locks: Pins) -> str:
     return "\n".join(entry for entries in merged.values() for entry in entries)
 
 
+def places(entries: list[str]) -> set[int]:
+    """Where any of a package's entries is installed, as indexes of `PLACES`."""
+    markers = [
+        entry.split(" \\\n", maxsplit=1)[0].partition(" ; ")[2] for entry in entries if entry
+    ]
+    return {
+        index
+        for index, place in enumerate(PLACES)
+        if any(not marker or Marker(marker).evaluate(dict(place)) for marker in markers)
+    }
+
+
 def minus(pins: Pins, *bases: Pins) -> Pins:
-    """What has to be installed after any one of `bases`."""
-    return {name: pins[name] for name in pins if not all(name in base for base in bases)}
+    """What has to be installed after any one of `bases`, in any of the places."""
+    return {
+        name: entries
+        for name, entries in pins.items()
+        if not all(places(entries) <= places(base.get(name, [])) for base in bases)
+    }
 
 
 def current(name: str) -> str:
