@@ -16,6 +16,7 @@ from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.rollout.tally import Tallier
 from softprompt_serve.router.ask import Labels
 from softprompt_serve.server.controller import Controller, Pace
+from softprompt_serve.server.healing import Healing
 from softprompt_serve.server.judging import Judge
 from softprompt_serve.server.presence import Presence
 from softprompt_serve.server.service import Service
@@ -80,7 +81,7 @@ def following(
             alive=settings.replica_ttl_seconds,
         ),
     )
-    service.companions += [presence, controller]
+    service.companions += [presence, Healing(service), controller]
     return service
 
 

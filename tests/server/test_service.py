@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from softprompt_serve.errors import Conflict, NotFound, SoftpromptError, Unavailable
+from softprompt_serve.server.healing import Healing
 from softprompt_serve.testing import FakeWorkers
 
 if TYPE_CHECKING:
@@ -376,6 +377,26 @@ async def test_dead_workers_refuse_an_alias_swap(serve: Serve) -> None:
         assert find(api).version == "v1"
         with pytest.raises(NotFound):
             find(api, "production")
+
+
+async def test_what_could_not_be_loaded_is_tried_again(serve: Serve) -> None:
+    async with serve() as api:
+        await api.import_soft()
+        await api.alias("v1")
+        service, version = api.service, find(api)
+        api.workers.lose(version.digest)
+        await service.residency.refresh()
+        api.workers.failure = Unavailable("The engine is down.", code="workers_failed")
+        await service.apply(service.snapshot)  # as when another replica's change is followed
+        healing = Healing(service)
+        await healing.tick()
+        assert service.unloadable == {"support@v1": "The engine is down."}
+        api.workers.failure = None
+        told: list[bool] = []
+        service.applied = lambda: told.append(True)
+        await healing.tick()
+        assert service.residency.is_resident(version)
+        assert (service.unloadable, told) == ({}, [True])
 
 
 async def test_a_model_that_was_not_verified_gets_no_soft_versions_but_hard_ones(

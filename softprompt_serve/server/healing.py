@@ -1,0 +1,59 @@
+"""Tries again what could not be loaded, so that an arm gets its share as soon as it can have it.
+
+A change is followed even where one of its versions can't be loaded (a blob store that is away): that
+arm then takes no share here, and so no request would ever ask for it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from softprompt_serve.server.service import Service
+
+logger = logging.getLogger(__name__)
+
+EVERY_SECONDS: Final = 2.0
+
+
+class Healing:
+    """A companion of one service."""
+
+    def __init__(self, service: Service, every_seconds: float = EVERY_SECONDS) -> None:
+        self._service = service
+        self._every_seconds = every_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin; waits for nothing."""
+        self._task = asyncio.create_task(self._live(), name="softprompt-healing")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def tick(self) -> None:
+        """Load what traffic may need and is not resident, and tell the others of it."""
+        service = self._service
+        failed = set(service.unloadable)
+        if not failed.intersection(v.label for v in service.snapshot.in_production()):
+            return
+        await service.restore_production()
+        if healed := sorted(failed - set(service.unloadable)):
+            logger.info("Resident again: %s.", ", ".join(healed))
+            service.applied()
+
+    async def _live(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_seconds)
+            try:
+                await self.tick()
+            except Exception:
+                logger.exception("Versions that are not resident could not be tried again.")
