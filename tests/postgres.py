@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class Postgres:
         """As a crash does: nothing is written out, nobody is told."""
         pids = self.pids()
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            _signal(pid, signal.SIGKILL)
         self._process.wait(10)
 
     def stop(self) -> None:
@@ -103,12 +103,12 @@ class Postgres:
         """Connections stay open, and no process of the server runs."""
         pids = self.pids()
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            _signal(pid, signal.SIGSTOP)
         try:
             yield
         finally:
             for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+                _signal(pid, signal.SIGCONT)
 
     def pids(self) -> list[int]:
         """The server's process first, then those that it started."""
@@ -145,6 +145,11 @@ def running() -> Iterator[Postgres]:
             yield server
         finally:
             server.stop()
+
+
+def _signal(pid: int, which: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # a connection's process ends with the connection
+        os.kill(pid, which)
 
 
 def _binaries() -> Path:

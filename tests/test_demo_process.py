@@ -41,6 +41,7 @@ uvicorn.run(app_for_tests(service), host="127.0.0.1", port=port)
 DEMO = """
 import signal, sys, typer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # or under nohup
 from softprompt_serve.demo import child, serve
 child._LEFTOVER_SECONDS = 0.5  # the stand-in for an engine doesn't notice that its server ended
 serve.command = lambda directory, host, port, flags, cpu: [sys.executable, *{command!r}, str(port)]
