@@ -78,7 +78,8 @@ class Drains:
         service = self._service
 
         def named() -> bool:
-            return any(v.digest == digest for v in service.catalogue.snapshot().versions())
+            now = service.catalogue.snapshot(service.snapshot)
+            return any(v.digest == digest for v in now.versions())
 
         if named() or not service.store.has(digest):
             return
