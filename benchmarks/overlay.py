@@ -31,7 +31,7 @@ from typing import Any
 import httpx
 import safetensors.torch
 import torch
-from side_by_side import Figures, free_port, machine, spread, wait_ready
+from side_by_side import Figures, first_token, free_port, machine, spread, wait_ready
 
 from softprompt_serve.demo.child import Server
 
@@ -102,17 +102,7 @@ class Bench:
 
     async def ask(self, variant: str, body: bytes) -> float:
         """Seconds to the first token; reads the answer to its end."""
-        begun = time.perf_counter()
-        first = 0.0
-        headers = {"content-type": "application/json"}
-        client = self.clients.get(variant, self.clients[OVERLAY])
-        path = "/v1/completions"
-        async with client.stream("POST", path, content=body, headers=headers) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise RuntimeError((await answer.aread()).decode())
-            async for _ in answer.aiter_lines():
-                first = first or time.perf_counter() - begun
-        return first
+        return await first_token(self.clients.get(variant, self.clients[OVERLAY]), body)
 
     async def measure(self) -> dict[str, Figures]:
         """Rounds of all variants: one at a time for TTFT, many at once for throughput."""

@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 import safetensors.torch
 import torch
-from side_by_side import Figures, free_port, machine, spread, wait_ready
+from side_by_side import Figures, first_token, free_port, machine, spread, wait_ready
 
 from softprompt_serve.demo.child import Server
 
@@ -91,19 +91,6 @@ class Bench:
             }
         ).encode()
 
-    async def ask(self, body: bytes) -> float:
-        """Seconds to the first token; reads the answer to its end."""
-        begun, first = time.perf_counter(), 0.0
-        headers = {"content-type": "application/json"}
-        async with self.client.stream(
-            "POST", "/v1/completions", content=body, headers=headers
-        ) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise RuntimeError((await answer.aread()).decode())
-            async for _ in answer.aiter_lines():
-                first = first or time.perf_counter() - begun
-        return first
-
     async def measure(self) -> dict[str, Figures]:
         """Rounds of all variants."""
         options = self.options
@@ -112,10 +99,12 @@ class Bench:
             at = number % len(VARIANTS)
             for variant in VARIANTS[at:] + VARIANTS[:at]:
                 await self.turn(variant)
-                firsts = [await self.ask(self.body(8)) for _ in range(options.singles)]
+                firsts = [
+                    await first_token(self.client, self.body(8)) for _ in range(options.singles)
+                ]
                 crowd = [self.body(options.output) for _ in range(options.concurrency)]
                 begun = time.perf_counter()
-                await asyncio.gather(*(self.ask(body) for body in crowd))
+                await asyncio.gather(*(first_token(self.client, body) for body in crowd))
                 seconds = time.perf_counter() - begun
                 await self.count(variant)
                 if number:

@@ -6,26 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from router.catalogues import version
+
 from softprompt_serve.registry.snapshot import Version
 from softprompt_serve.rollout.spec import Shadow
 from softprompt_serve.router.choose import Decision
 from softprompt_serve.shadow.types import Answer, Job
-
-
-def version(name: str, prompt: str = "support") -> Version:
-    return Version(
-        prompt=prompt,
-        version=name,
-        digest=name * 32,
-        kind="soft",
-        virtual_tokens=20,
-        hidden_size=8,
-        dtype="float32",
-        text=None,
-        wanted=True,
-        created_at="2026-01-01T00:00:00Z",
-        created_by=None,
-    )
 
 
 def answer(text: str = "Hello", **changes: Any) -> Answer:

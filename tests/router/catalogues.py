@@ -13,9 +13,9 @@ from softprompt_serve.router.plan import Plan
 GENERATION, EPOCH = 12, 9
 
 
-def version(name: str, *, wanted: bool = True) -> Version:
+def version(name: str, prompt: str = "support", *, wanted: bool = True) -> Version:
     return Version(
-        prompt="support",
+        prompt=prompt,
         version=name,
         digest=name * 32,
         kind="soft",
