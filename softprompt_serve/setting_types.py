@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 from pydantic_settings import NoDecode
 
 RESERVED_LABELS = frozenset({"default", "other", "long_context", "tool_calling"})
@@ -42,6 +49,21 @@ Names = Annotated[
 
 Price = Annotated[float | None, Field(ge=0.0, allow_inf_nan=False)]
 """USD per million tokens; None where there is no tariff, which is not the same as 0."""
+
+
+class Tariff(BaseModel):
+    """What one base model's tokens cost; see :class:`~softprompt_serve.rollout.cost.Prices`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Price = None
+    cached_input: Price = None
+    virtual: Price = None
+    output: Price = None
+
+
+Tariffs = Annotated[dict[str, Tariff], Field(max_length=1000)]
+"""Tariffs by the base model's served name."""
 
 Headers = Annotated[
     tuple[Annotated[str, StringConstraints(to_lower=True, pattern=r"^[a-zA-Z0-9-]{1,100}$")], ...],

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from softprompt_serve.errors import BadRequest
-from softprompt_serve.setting_types import Headers, Limit, Names, Price
+from softprompt_serve.setting_types import Headers, Limit, Names
+from softprompt_serve.settings_telemetry import TelemetrySettings
 
 PREFIX = "SOFTPROMPT_"
 SERVICE_LINKS = "SOFTPROMPT_SERVE_"
@@ -28,7 +29,7 @@ _ABOVE = {
 """Durations that must be longer than others."""
 
 
-class Settings(BaseSettings):
+class Settings(TelemetrySettings):
     """Frozen configuration of one process; read it with :func:`load_settings`."""
 
     model_config = SettingsConfigDict(
@@ -176,16 +177,6 @@ class Settings(BaseSettings):
             "that if it falls silent. Above `SOFTPROMPT_CONTROLLER_SECONDS`.",
         ),
     ] = 10.0
-    price_input: Annotated[
-        Price, Field(description="USD per million visible prompt tokens that were not cached.")
-    ] = None
-    price_cached_input: Annotated[
-        Price, Field(description="USD per million prompt tokens that the prefix cache had.")
-    ] = None
-    price_virtual: Annotated[
-        Price, Field(description="USD per million virtual tokens that were not cached.")
-    ] = None
-    price_output: Annotated[Price, Field(description="USD per million generated tokens.")] = None
     shadow_busy_requests: Annotated[
         Limit,
         Field(
@@ -202,16 +193,6 @@ class Settings(BaseSettings):
             "answer.",
         ),
     ] = 256
-    capture_content: Annotated[
-        bool,
-        Field(
-            description="Keep a sample of shadow pairs with their texts, in memory alone, and show "
-            "it in `GET …/shadow`."
-        ),
-    ] = False
-    capture_pairs: Annotated[
-        int, Field(ge=1, le=1000, description="Pairs that such a sample has, per prompt.")
-    ] = 50
     allow_unsupported_vllm: Annotated[
         bool, Field(description="Start on a vLLM version that was not checked.")
     ] = False

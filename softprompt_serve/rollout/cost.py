@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from softprompt_serve.settings import Settings
     from softprompt_serve.telemetry.events import RequestEvent
 
@@ -29,8 +31,11 @@ class Prices:
     output: float | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """As the settings say."""
+    def of(cls, settings: Settings, base_models: Iterable[str] = ()) -> Self:
+        """As the settings say for the first of the served base model's names that has a tariff."""
+        for name in base_models:
+            if (tariff := settings.prices.get(name)) is not None:
+                return cls(tariff.input, tariff.cached_input, tariff.virtual, tariff.output)
         return cls(
             settings.price_input,
             settings.price_cached_input,

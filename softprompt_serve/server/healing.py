@@ -11,6 +11,8 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
+from softprompt_serve.telemetry.events import Applied
+
 if TYPE_CHECKING:
     from softprompt_serve.server.service import Service
 
@@ -48,7 +50,7 @@ class Healing:
         await service.restore_production()
         if healed := sorted(failed - set(service.unloadable)):
             logger.info("Resident again: %s.", ", ".join(healed))
-            service.applied()
+            service.events.emit(Applied(service.snapshot))
 
     async def _live(self) -> None:
         while True:

@@ -21,6 +21,7 @@ from softprompt_serve.server.judging import Judge
 from softprompt_serve.server.presence import Presence
 from softprompt_serve.server.service import Service
 from softprompt_serve.shadow.capture import Capture
+from softprompt_serve.telemetry.events import Applied, RequestEvent
 
 if TYPE_CHECKING:
     from softprompt_serve.registry.catalog import Catalogue
@@ -39,7 +40,8 @@ def following(
     async def apply(snapshot: Snapshot) -> None:
         await service.apply(snapshot)
 
-    labels, prices, database = Labels.of(settings), Prices.of(settings), catalogue.database
+    names = sorted(served.names)
+    labels, prices, database = Labels.of(settings), Prices.of(settings, names), catalogue.database
     service = Service(
         settings=settings,
         catalogue=catalogue,
@@ -62,9 +64,9 @@ def following(
         lambda: serving_now(service),
         settings.heartbeat_seconds,
     )
-    service.applied = presence.report
+    service.events.listen(Applied, lambda _: presence.report())
     tallier = Tallier(prices)
-    service.events.listen(tallier)
+    service.events.listen(RequestEvent, tallier)
     controller = Controller(
         judge=Judge(service.rollouts, service.tallies, labels.all_cohorts),
         replicas=service.replicas,

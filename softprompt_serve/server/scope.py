@@ -135,7 +135,7 @@ class ScopeMiddleware:
         if state.decision is not None:
             events.emit(state.record.event(state.decision, answer.status, code))
         elif state.prompt is not None and code is not None:
-            events.refuse(Refusal(state.prompt, code))
+            events.emit(Refusal(state.prompt, code))
 
 
 class _Answer:

@@ -18,11 +18,9 @@ from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
 from softprompt_serve.server.residency import Residency, restore_all
 from softprompt_serve.shadow.ledger import Ledger
-from softprompt_serve.telemetry.events import Events
+from softprompt_serve.telemetry.events import Applied, Events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from softprompt_serve.artifact import Artifact
     from softprompt_serve.registry.catalog import Catalogue
     from softprompt_serve.registry.feed import Feed
@@ -61,7 +59,6 @@ class Service:
         capture: what keeps a sample of their pairs, or None while content capture is off.
         unloadable: why a version is not resident, by its label.
         companions: started after the feed and stopped before it, in reverse.
-        applied: called after each new snapshot, to tell the other replicas.
     """
 
     settings: Settings
@@ -82,7 +79,6 @@ class Service:
     snapshot: Snapshot = EMPTY
     unloadable: dict[str, str] = field(default_factory=dict)
     companions: list[Companion] = field(default_factory=list)
-    applied: Callable[[], None] = lambda: None
     drains: Drains = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +101,7 @@ class Service:
         before, self.snapshot = self.snapshot, snapshot
         self._pin()
         self.drains.free_unused(before, snapshot)
-        self.applied()
+        self.events.emit(Applied(snapshot))
 
     async def restore_production(self) -> None:
         """Load what `production` names and the workers have lost, as far as the bank has room."""

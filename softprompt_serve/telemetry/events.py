@@ -1,21 +1,26 @@
-"""One plain value per finished request, and those who listen to them.
+"""What happened, as one plain value each, and those who listen to it.
 
-Listeners are called in turn, in the request's own task, after its last byte: each must only
-count or enqueue. One that fails is logged and hinders neither the request nor the others.
+Listeners are called in turn, by whoever emits: for a request in its own task, after its last byte.
+Each must only count or enqueue. One that fails is logged and hinders neither the emitter nor the
+others. Everything is emitted on the event loop.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from softprompt_serve.registry.snapshot import Snapshot
     from softprompt_serve.router.choose import Decision
 
 logger = logging.getLogger(__name__)
+
+Event = TypeVar("Event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,13 @@ class RequestEvent:
         """Whether it counts when arms are compared: the sticky split chose it, nothing else did."""
         return self.decision.reason == "split"
 
+    @property
+    def token_seconds(self) -> float | None:
+        """Seconds per token after the first, or None if there were not two tokens of one choice."""
+        if self.ttft_seconds is None or len(self.finish_reasons) != 1 or self.output_tokens < 2:  # noqa: PLR2004 - two tokens have one gap
+            return None
+        return max(self.e2e_seconds - self.ttft_seconds, 0.0) / (self.output_tokens - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -77,34 +89,28 @@ class Refusal:
     code: str
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """This server serves a new snapshot of the catalogue now."""
+
+    snapshot: Snapshot
+
+
 class Events:
-    """Hands each event to all listeners."""
+    """Hands each event to all who listen to its kind."""
 
     def __init__(self) -> None:
         """Nobody listens yet."""
-        self._listeners: list[Callable[[RequestEvent], None]] = []
-        self._refusal_listeners: list[Callable[[Refusal], None]] = []
+        self._listeners: defaultdict[type, list[Callable[[Any], None]]] = defaultdict(list)
 
-    def listen(self, listener: Callable[[RequestEvent], None]) -> None:
-        """Call ``listener`` with each event from now on."""
-        self._listeners.append(listener)
+    def listen(self, kind: type[Event], listener: Callable[[Event], None]) -> None:
+        """Call ``listener`` with each event of exactly that kind from now on."""
+        self._listeners[kind].append(listener)
 
-    def listen_to_refusals(self, listener: Callable[[Refusal], None]) -> None:
-        """Call ``listener`` with each refusal from now on."""
-        self._refusal_listeners.append(listener)
-
-    def emit(self, event: RequestEvent) -> None:
-        """Tell everyone that a request has ended."""
-        _tell(self._listeners, event)
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Tell everyone that a request was refused."""
-        _tell(self._refusal_listeners, refusal)
-
-
-def _tell(listeners: list[Callable[[Any], None]], event: object) -> None:
-    for listener in listeners:
-        try:
-            listener(event)
-        except Exception:
-            logger.exception("A listener of request events failed.")
+    def emit(self, event: object) -> None:
+        """Tell everyone who listens to this kind."""
+        for listener in self._listeners[type(event)]:
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("A listener of %s failed.", type(event).__name__)

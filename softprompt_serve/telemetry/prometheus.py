@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Histogram
 
+from softprompt_serve.telemetry.events import Refusal, RequestEvent
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from softprompt_serve.telemetry.events import Events, Refusal, RequestEvent
+    from softprompt_serve.telemetry.events import Events
 
 LABELS: Final = ("prompt", "version", "arm", "cohort", "route")
 SECONDS: Final = (
@@ -69,8 +71,8 @@ class RequestMetrics:
 
     def listen_to(self, events: Events) -> None:
         """Count what happens from now on."""
-        events.listen(self)
-        events.listen_to_refusals(self.refused)
+        events.listen(RequestEvent, self)
+        events.listen(Refusal, self.refused)
 
     def refused(self, refusal: Refusal) -> None:
         """Count one refusal."""

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from rollout.events import event
 
+from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.rollout.cost import Prices
-from softprompt_serve.settings import Settings
+from softprompt_serve.settings import Settings, load_settings
 
 PRICES = Prices(input=2.0, cached_input=0.5, virtual=1.0, output=8.0)
 
@@ -42,3 +43,20 @@ def test_prices_are_complete_when_every_answer_has_a_cost() -> None:
 def test_prices_come_from_the_settings() -> None:
     settings = Settings(price_input=2.0, price_output=8.0)
     assert Prices.of(settings) == Prices(input=2.0, output=8.0)
+
+
+def test_a_base_model_may_have_prices_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTPROMPT_PRICE_INPUT", "9")
+    monkeypatch.setenv("SOFTPROMPT_PRICES", '{"small": {"input": 0.5, "output": 2}}')
+    settings = load_settings()
+    assert Prices.of(settings, ["other", "small"]) == Prices(input=0.5, output=2)
+    assert Prices.of(settings, ["other"]) == Prices(input=9)
+
+
+@pytest.mark.parametrize("given", ['{"small": {"inptu": 1}}', '{"small": {"input": -1}}', "[1]"])
+def test_a_tariff_that_means_nothing_is_refused(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOFTPROMPT_PRICES", given)
+    with pytest.raises(SoftpromptError, match="SOFTPROMPT_PRICES"):
+        load_settings()

@@ -22,14 +22,13 @@ from softprompt_serve.server.scope import (
     error_response,
     route_path,
 )
-from softprompt_serve.telemetry.events import Events
+from softprompt_serve.telemetry.events import Events, RequestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import Message, Receive, Scope, Send
 
-    from softprompt_serve.telemetry.events import RequestEvent
 
 VERSION = version("v2")
 DECISION = Decision(VERSION, "production", "production", 7)
@@ -275,7 +274,7 @@ class Heard:
     def __init__(self, handle: Callable[[RequestScope], None], *, leaves: str = "") -> None:
         self.events: list[RequestEvent] = []
         events = Events()
-        events.listen(self.events.append)
+        events.listen(RequestEvent, self.events.append)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             handle(current())
@@ -331,11 +330,11 @@ def test_a_listener_that_fails_hinders_nobody(caplog: pytest.LogCaptureFixture) 
         raise RuntimeError
 
     events = Events()
-    events.listen(broken)
-    events.listen(heard.append)
+    events.listen(RequestEvent, broken)
+    events.listen(RequestEvent, heard.append)
     events.emit(Record().event(DECISION, 200, None))
     assert len(heard) == 1
-    assert "A listener of request events failed." in caplog.text
+    assert "A listener of RequestEvent failed." in caplog.text
 
 
 def test_an_answer_that_the_engine_ended_with_an_error_has_failed() -> None:

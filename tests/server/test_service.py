@@ -10,6 +10,7 @@ import pytest
 
 from softprompt_serve.errors import Conflict, NotFound, SoftpromptError, Unavailable
 from softprompt_serve.server.healing import Healing
+from softprompt_serve.telemetry.events import Applied
 from softprompt_serve.testing import FakeWorkers
 
 if TYPE_CHECKING:
@@ -393,7 +394,7 @@ async def test_what_could_not_be_loaded_is_tried_again(serve: Serve) -> None:
         assert service.unloadable == {"support@v1": "The engine is down."}
         api.workers.failure = None
         told: list[bool] = []
-        service.applied = lambda: told.append(True)
+        service.events.listen(Applied, lambda _: told.append(True))
         await healing.tick()
         assert service.residency.is_resident(version)
         assert (service.unloadable, told) == ({}, [True])

@@ -88,6 +88,6 @@ def test_an_arm_that_was_passed_over_is_counted(registry: CollectorRegistry) -> 
 def test_a_refusal_is_counted_by_its_code(registry: CollectorRegistry) -> None:
     events = Events()
     RequestMetrics(registry).listen_to(events)
-    events.refuse(Refusal("support", "arm_not_resident"))
+    events.emit(Refusal("support", "arm_not_resident"))
     labels = {"prompt": "support", "code": "arm_not_resident"}
     assert registry.get_sample_value("softprompt_refusals_total", labels) == 1

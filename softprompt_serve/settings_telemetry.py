@@ -1,0 +1,43 @@
+"""Settings of what is measured and kept: prices, and texts of shadow pairs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from softprompt_serve.setting_types import Price, Tariffs
+
+
+class TelemetrySettings(BaseSettings):
+    """One part of :class:`~softprompt_serve.settings.Settings`."""
+
+    price_input: Annotated[
+        Price, Field(description="USD per million visible prompt tokens that were not cached.")
+    ] = None
+    price_cached_input: Annotated[
+        Price, Field(description="USD per million prompt tokens that the prefix cache had.")
+    ] = None
+    price_virtual: Annotated[
+        Price, Field(description="USD per million virtual tokens that were not cached.")
+    ] = None
+    price_output: Annotated[Price, Field(description="USD per million generated tokens.")] = None
+    prices: Annotated[
+        Tariffs,
+        Field(
+            description='Prices by base model, as JSON: `{"NAME": {"input": 0.1, '
+            '"cached_input": 0.05, "virtual": 0.1, "output": 0.4}}` in USD per million '
+            "tokens. For a base model that is named here they count instead of the four above."
+        ),
+    ] = {}
+    capture_content: Annotated[
+        bool,
+        Field(
+            description="Keep a sample of shadow pairs with their texts, in memory alone, and show "
+            "it in `GET …/shadow`."
+        ),
+    ] = False
+    capture_pairs: Annotated[
+        int, Field(ge=1, le=1000, description="Pairs that such a sample has, per prompt.")
+    ] = 50
