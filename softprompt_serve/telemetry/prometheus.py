@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Histogram
 
+from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.telemetry.events import Refusal, RequestEvent
 
 if TYPE_CHECKING:
@@ -20,18 +21,34 @@ SECONDS: Final = (
 )
 """Upper bounds that fit both a first token and a long answer."""
 
+TOKEN_SECONDS: Final = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05),
+    *(0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0),
+)
+"""Upper bounds for the time between two tokens."""
+
+TOKENS: Final = {
+    "visible": "Prompt tokens that a person could read.",
+    "virtual": "Prompt tokens that soft prompts added.",
+    "cached": "Prompt tokens that the prefix cache had.",
+    "output": "Generated tokens.",
+}
+
 
 class RequestMetrics:
     """A listener of request events.
 
     Its metrics are ``softprompt_requests_total``, ``softprompt_request_errors_total``,
-    ``softprompt_time_to_first_token_seconds``, ``softprompt_request_duration_seconds``,
+    ``softprompt_time_to_first_token_seconds``, ``softprompt_time_per_output_token_seconds``,
+    ``softprompt_request_duration_seconds``, ``softprompt_{visible,virtual,cached,output}_tokens_total``,
+    ``softprompt_cost_usd_total`` (absent for what has no tariff),
     ``softprompt_fallbacks_total`` (requests whose arm was not resident here) and
     ``softprompt_refusals_total``.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, prices: Prices | None = None) -> None:
         """Register the metrics; ValueError if they are registered already."""
+        self._prices = Prices() if prices is None else prices
         self._requests = Counter(
             "softprompt_requests", "Requests by version.", (*LABELS, "status"), registry=registry
         )
@@ -47,6 +64,20 @@ class RequestMetrics:
             LABELS,
             buckets=SECONDS,
             registry=registry,
+        )
+        self._token_time = Histogram(
+            "softprompt_time_per_output_token_seconds",
+            "Between tokens after the first, on average over the answer.",
+            LABELS,
+            buckets=TOKEN_SECONDS,
+            registry=registry,
+        )
+        self._tokens = {
+            sort: Counter(f"softprompt_{sort}_tokens", what, LABELS, registry=registry)
+            for sort, what in TOKENS.items()
+        }
+        self._cost = Counter(
+            "softprompt_cost_usd", "What answers cost, by the tariff.", LABELS, registry=registry
         )
         self._duration = Histogram(
             "softprompt_request_duration_seconds",
@@ -88,6 +119,12 @@ class RequestMetrics:
             self._errors.labels(*labels, event.error or "unknown").inc()
         if event.ttft_seconds is not None:
             self._ttft.labels(*labels).observe(event.ttft_seconds)
+        if (seconds := event.token_seconds) is not None:
+            self._token_time.labels(*labels).observe(seconds)
+        for sort, counter in self._tokens.items():
+            counter.labels(*labels).inc(getattr(event, f"{sort}_tokens"))
+        if (cost := self._prices.cost(event)) is not None:
+            self._cost.labels(*labels).inc(cost)
         self._duration.labels(*labels).observe(event.e2e_seconds)
         if decision.passed_over is not None:
             self._fallbacks.labels(version.prompt, decision.passed_over).inc()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client import CollectorRegistry
 from router.catalogues import version
 
+from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.router.choose import Decision
 from softprompt_serve.telemetry.events import Events, Refusal, RequestEvent
-from softprompt_serve.telemetry.prometheus import RequestMetrics
+from softprompt_serve.telemetry.prometheus import TOKENS, RequestMetrics
 
 VERSION = version("v4")
 LABELS = {
@@ -91,3 +94,35 @@ def test_a_refusal_is_counted_by_its_code(registry: CollectorRegistry) -> None:
     events.emit(Refusal("support", "arm_not_resident"))
     labels = {"prompt": "support", "code": "arm_not_resident"}
     assert registry.get_sample_value("softprompt_refusals_total", labels) == 1
+
+
+def test_tokens_are_counted_by_their_sort(registry: CollectorRegistry) -> None:
+    RequestMetrics(registry)(event())
+    value = registry.get_sample_value
+    found = {sort: value(f"softprompt_{sort}_tokens_total", LABELS) for sort in TOKENS}
+    assert found == {"visible": 10, "virtual": 20, "cached": 0, "output": 5}
+
+
+def test_the_time_between_tokens_leaves_out_the_first(registry: CollectorRegistry) -> None:
+    RequestMetrics(registry)(event())
+    name = "softprompt_time_per_output_token_seconds_sum"
+    assert registry.get_sample_value(name, LABELS) == pytest.approx((2.0 - 0.25) / 4)
+
+
+def test_an_answer_of_one_token_has_no_time_between_tokens(registry: CollectorRegistry) -> None:
+    RequestMetrics(registry)(replace(event(), output_tokens=1))
+    name = "softprompt_time_per_output_token_seconds_count"
+    assert registry.get_sample_value(name, LABELS) is None
+
+
+def test_a_cost_is_absent_without_a_tariff_and_zero_where_it_is_free(
+    registry: CollectorRegistry,
+) -> None:
+    RequestMetrics(registry)(event())
+    assert registry.get_sample_value("softprompt_cost_usd_total", LABELS) is None
+    free, priced = CollectorRegistry(), CollectorRegistry()
+    RequestMetrics(free, Prices(0, 0, 0, 0))(event())
+    assert free.get_sample_value("softprompt_cost_usd_total", LABELS) == 0
+    RequestMetrics(priced, Prices(input=1, virtual=0.5, output=4))(event())
+    cost = (10 * 1 + 20 * 0.5 + 5 * 4) / 1e6
+    assert priced.get_sample_value("softprompt_cost_usd_total", LABELS) == pytest.approx(cost)
