@@ -54,6 +54,7 @@ def following(
         leases=Leases(database),
         tallies=Tallies(database),
         labels=labels,
+        prices=prices,
         replica=uuid.uuid4().hex[:12],
         capture=Capture(settings.capture_pairs) if settings.capture_content else None,
     )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.store import Blobs
     from softprompt_serve.registry.tallies import Tallies
     from softprompt_serve.release.records import ReleaseRecord
+    from softprompt_serve.rollout.cost import Prices
     from softprompt_serve.router.ask import Labels
     from softprompt_serve.server.served import Served
     from softprompt_serve.settings import Settings
@@ -72,6 +73,7 @@ class Service:
     leases: Leases
     tallies: Tallies
     labels: Labels
+    prices: Prices
     replica: str
     events: Events = field(default_factory=Events)
     ledger: Ledger = field(default_factory=Ledger)

@@ -15,7 +15,6 @@ from softprompt_serve.errors import StartupRefused
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
 from softprompt_serve.registry.objects import open_blobs
-from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.server.app import attach
 from softprompt_serve.server.auth import admin_token
 from softprompt_serve.server.opening import following
@@ -157,8 +156,7 @@ class SoftpromptEndpoint:
         )
         EngineGuard(service.residency, placeholder=placeholder, shadows=shadows).install(engine)
         # vLLM's own /metrics reads this registry, or the files that it writes for several servers.
-        prices = Prices.of(self.settings, sorted(service.served.names))
-        RequestMetrics(REGISTRY, prices).listen_to(service.events)
+        RequestMetrics(REGISTRY, service.prices).listen_to(service.events)
 
 
 def _closing(state: AppState, lifespan: Callable[[Any], Any]) -> Callable[[Any], Any]:
