@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy.orm import Session
-
 from softprompt_serve.registry import outcomes, transitions
-from softprompt_serve.registry.standing import Standing
-from softprompt_serve.registry.states import Next
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from sqlalchemy.orm import Session
+
+    from softprompt_serve.registry.standing import Standing
+    from softprompt_serve.registry.states import Next
     from softprompt_serve.rollout.spec import RolloutSpec
     from softprompt_serve.router.ask import Labels
 
-Move = Callable[[Session, Standing, float], Next | None]
-"""From a prompt's standing and the time (Unix, the database's clock) to the next state, or None
-where nothing is to change."""
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change.
+
+    Attributes:
+        name: what it is called where it is told of, as an ``Operation``.
+        work: from a prompt's standing and the time (Unix, the database's clock) to the next state,
+            or None where nothing is to change.
+    """
+
+    name: str
+    work: Callable[[Session, Standing, float], Next | None]
+
+    def __call__(self, session: Session, standing: Standing, now: float) -> Next | None:
+        """Work out the next state."""
+        return self.work(session, standing, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +50,52 @@ class Moves:
 
     def put(self, spec: RolloutSpec) -> Move:
         """Replace the whole document."""
-        return lambda _session, standing, _now: transitions.put(
-            standing, spec, self.labels, priced=self.priced
+        return Move(
+            "rollout",
+            lambda _session, standing, _now: transitions.put(
+                standing, spec, self.labels, priced=self.priced
+            ),
         )
 
     def put_weights(self, weights: Mapping[str, int]) -> Move:
         """Replace all arms."""
-        return lambda _session, standing, _now: transitions.put_weights(standing, weights)
+        return Move(
+            "weights", lambda _session, standing, _now: transitions.put_weights(standing, weights)
+        )
 
     def promote(self, version: str | None, reason: str | None = None) -> Move:
         """Give a version or alias, or the one candidate, all of the split and ``production``."""
-        return lambda _session, standing, _now: outcomes.promote(standing, version, reason)
+        return Move(
+            "promote", lambda _session, standing, _now: outcomes.promote(standing, version, reason)
+        )
 
     def rollback(self, reason: str | None = None) -> Move:
         """Return to the last settled state before the present one."""
-        return lambda session, standing, _now: outcomes.rollback(session, standing, reason)
+        return Move(
+            "rollback", lambda session, standing, _now: outcomes.rollback(session, standing, reason)
+        )
 
     def pause(self, reason: str | None = None) -> Move:
         """Hold the progression."""
-        return lambda _session, standing, _now: transitions.paused(standing, reason)
+        return Move("pause", lambda _session, standing, _now: transitions.paused(standing, reason))
 
     def resume(self, reason: str | None = None) -> Move:
         """Let the progression go on."""
-        return lambda _session, standing, now: transitions.resumed(standing, reason, now=now)
+        return Move(
+            "resume", lambda _session, standing, now: transitions.resumed(standing, reason, now=now)
+        )
 
     def advance(self, step: int, base: int, reason: str) -> Move:
         """Enter a step; ``base`` counts the candidate's answers in this epoch before it."""
-        return lambda _session, standing, now: transitions.advanced(
-            standing, step, base, reason, now=now
+        return Move(
+            "advance",
+            lambda _session, standing, now: transitions.advanced(
+                standing, step, base, reason, now=now
+            ),
         )
 
     def remove(self) -> Move:
         """Have no document any more."""
-        return lambda _session, standing, _now: transitions.removed(standing)
+        return Move(
+            "rollout_remove", lambda _session, standing, _now: transitions.removed(standing)
+        )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.tallies import Tallies, Tally
     from softprompt_serve.rollout.tally import Tallier
     from softprompt_serve.server.judging import Judge
+    from softprompt_serve.telemetry.events import Operation
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Controller:
         ledgers: what else counts here.
         snapshot: the catalogue as this server has it; asked on the event loop.
         changed: called on the event loop after a change was made.
+        tell: is told there of each decision.
         replica: this server's id.
         pace: how often, how long.
 
@@ -82,6 +84,7 @@ class Controller:
         ledgers: Sequence[Ledger] = (),
         snapshot: Callable[[], Snapshot],
         changed: Callable[[], Awaitable[object]],
+        tell: Callable[[Operation], None] = lambda _: None,
         replica: str,
         pace: Pace,
     ) -> None:
@@ -94,6 +97,7 @@ class Controller:
         self._ledgers = (tallier, *ledgers)
         self._snapshot = snapshot
         self._changed = changed
+        self._tell = tell
         self._replica = replica
         self._pace = pace
         self._task: asyncio.Task[None] | None = None
@@ -135,6 +139,8 @@ class Controller:
             self._log(f"{type(error).__name__}: {error}")
         else:
             self._log(None)
+        for made in self._judge.made():
+            self._tell(made)
 
     async def _live(self) -> None:
         while not self._ending.is_set():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from softprompt_serve.errors import Conflict, SoftpromptError, Stale, Unavailable
 from softprompt_serve.rollout.progress import ACTOR, applied, judge
 from softprompt_serve.rollout.tally import REQUESTS, SHADOW
+from softprompt_serve.telemetry.operations import operation
 
 if TYPE_CHECKING:
     from softprompt_serve.registry.replicas import Replica
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.snapshot import Rollout
     from softprompt_serve.registry.tallies import Tallies
     from softprompt_serve.rollout.progress import Verdict
+    from softprompt_serve.telemetry.events import Operation
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,12 @@ class Judge:
         self._tallies = tallies
         self._cohorts = cohorts
         self._troubles: dict[str, str] = {}
+        self._made: list[Operation] = []
+
+    def made(self) -> list[Operation]:
+        """What was decided, done or failed, since this was last asked."""
+        made, self._made = self._made, []
+        return made
 
     def look(self, prompt: str, live: list[Replica]) -> bool:
         """Judge a rollout and do what follows; whether it was changed.
@@ -87,7 +95,9 @@ class Judge:
         if verdict.action == "hold":
             return None
         try:
-            self._change(prompt, rollout.generation, verdict)
+            with operation(self._made.append, verdict.action, prompt, "", ACTOR) as told:
+                told.update({"generation": rollout.generation, "reason": verdict.reason})
+                self._change(prompt, rollout.generation, verdict)
         except Unavailable:
             raise
         except Stale:

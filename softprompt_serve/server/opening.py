@@ -58,6 +58,7 @@ def following(
         replica=uuid.uuid4().hex[:12],
         capture=Capture(settings.capture_pairs) if settings.capture_content else None,
     )
+    residency.tell = service.events.emit
     presence = Presence(
         service.replicas,
         service.replica,
@@ -77,6 +78,7 @@ def following(
         ledgers=[service.ledger],
         snapshot=lambda: service.snapshot,
         changed=service.feed.refresh,
+        tell=service.events.emit,
         replica=service.replica,
         pace=Pace(
             every=settings.controller_seconds,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from softprompt_serve.errors import Conflict, SoftpromptError, Unavailable
+from softprompt_serve.telemetry.events import Loaded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -59,13 +61,19 @@ class Lease:
 
 
 class Residency:
-    """Owner of leases and of the belief about what is resident."""
+    """Owner of leases and of the belief about what is resident.
+
+    Attributes:
+        pinned: digests that no load may evict.
+        tell: is told of each load, done or failed.
+    """
 
     def __init__(self, workers: Workers, store: Blobs) -> None:
         """Know nothing yet; :meth:`refresh` asks the workers."""
         self.workers = workers
         self.store = store
         self.pinned: frozenset[str] = frozenset()
+        self.tell: Callable[[Loaded], None] = lambda _: None
         self._resident: set[str] = set()
         self._leases: Counter[str] = Counter()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -95,14 +103,30 @@ class Residency:
         async with self._locks[digest]:
             if digest in self._resident:
                 return
-            keep = self._keep()
+            await self._load(digest)
+
+    async def _load(self, digest: str) -> None:
+        """From the workers' host tier, else from the blob store."""
+        keep, before, began = self._keep(), len(self._resident), time.perf_counter()
+        source: Literal["host", "blob"] = "host"
+        error, evicted = "", 0
+        try:
             if await self.workers.restore(digest, keep):
                 await self.refresh()  # others may have been evicted for it
+                evicted = max(0, before - len(self._resident - {digest}))
             else:
+                source = "blob"
                 header, data = await asyncio.to_thread(self.store.get, digest)
-                evicted = await self.workers.load(header, data, keep)
-                self._resident.difference_update(evicted)
+                gone = await self.workers.load(header, data, keep)
+                self._resident.difference_update(gone)
+                evicted = len(gone)
             self._resident.add(digest)
+        except BaseException as failure:
+            error = failure.code if isinstance(failure, SoftpromptError) else type(failure).__name__
+            raise
+        finally:
+            seconds = time.perf_counter() - began
+            self.tell(Loaded(digest, source, seconds, evicted, error or None))
 
     async def recover(self, version: Version) -> bool:
         """After a failed request: whether the version was lost and could be made resident again.

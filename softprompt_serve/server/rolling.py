@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from softprompt_serve.errors import SoftpromptError, Unavailable
 from softprompt_serve.registry.rollouts import View
 from softprompt_serve.registry.snapshot import PRODUCTION
+from softprompt_serve.telemetry.operations import operation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,18 +48,30 @@ async def change(
         Unavailable: one of them can't be loaded, or the catalogue is down; nothing has changed.
         SoftpromptError: what the move raises; nothing has changed.
     """
-    await service.feed.refresh()  # the catalogue may know versions that the snapshot does not yet
-    rollouts = service.rollouts
-    names = await asyncio.to_thread(rollouts.foresee, prompt, move, if_match=if_match)
-    versions = service.find_prompt(prompt).versions
-    async with _resident(service, [versions[name] for name in names if name in versions]):
-        return await make(service, prompt, move, if_match=if_match, actor=actor)
+    with operation(service.events.emit, move.name, prompt, "", actor) as told:
+        await service.feed.refresh()  # the catalogue may know versions that the snapshot does not
+        rollouts = service.rollouts
+        names = await asyncio.to_thread(rollouts.foresee, prompt, move, if_match=if_match)
+        versions = service.find_prompt(prompt).versions
+        async with _resident(service, [versions[name] for name in names if name in versions]):
+            made = await _make(service, prompt, move, if_match=if_match, actor=actor)
+        told.update(_about(made))
+    return made
 
 
 async def make(
     service: Service, prompt: str, move: Move, *, if_match: int | None, actor: str | None
 ) -> Rollout:
     """Make a change that sends traffic to no new version; when this returns, requests follow it."""
+    with operation(service.events.emit, move.name, prompt, "", actor) as told:
+        made = await _make(service, prompt, move, if_match=if_match, actor=actor)
+        told.update(_about(made))
+    return made
+
+
+async def _make(
+    service: Service, prompt: str, move: Move, *, if_match: int | None, actor: str | None
+) -> Rollout:
     rollout, _ = await asyncio.to_thread(
         service.rollouts.make, prompt, move, if_match=if_match, actor=actor
     )
@@ -70,10 +83,11 @@ async def remove(
     service: Service, prompt: str, *, if_match: int | None, actor: str | None
 ) -> Rollout | None:
     """Have no rollout any more; None if there never was one."""
-    rollout = await asyncio.to_thread(
-        service.rollouts.remove, prompt, if_match=if_match, actor=actor
-    )
-    await service.feed.refresh()
+    with operation(service.events.emit, "rollout_remove", prompt, "", actor):
+        rollout = await asyncio.to_thread(
+            service.rollouts.remove, prompt, if_match=if_match, actor=actor
+        )
+        await service.feed.refresh()
     return rollout
 
 
@@ -119,3 +133,9 @@ async def _resident(service: Service, versions: list[Version]) -> AsyncIterator[
     finally:
         for lease in leases:
             lease.release()
+
+
+def _about(rollout: Rollout) -> dict[str, str | int]:
+    """What an operation says of the rollout that it made."""
+    weights = ",".join(f"{version}={weight}" for version, weight in rollout.weights.items())
+    return {"generation": rollout.generation, "state": rollout.state, "weights": weights}

@@ -18,7 +18,8 @@ from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
 from softprompt_serve.server.residency import Residency, restore_all
 from softprompt_serve.shadow.ledger import Ledger
-from softprompt_serve.telemetry.events import Applied, Events
+from softprompt_serve.telemetry.events import Applied, Events, Seen
+from softprompt_serve.telemetry.operations import operation
 
 if TYPE_CHECKING:
     from softprompt_serve.artifact import Artifact
@@ -76,16 +77,17 @@ class Service:
     prices: Prices
     replica: str
     events: Events = field(default_factory=Events)
-    ledger: Ledger = field(default_factory=Ledger)
     capture: Capture | None = None
     snapshot: Snapshot = EMPTY
     unloadable: dict[str, str] = field(default_factory=dict)
     companions: list[Companion] = field(default_factory=list)
     drains: Drains = field(init=False)
+    ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
-        """The drains work on this very service."""
+        """The drains work on this very service, and what is counted of shadows is told here."""
         self.drains = Drains(self)
+        self.ledger = Ledger(self.events.emit)
 
     async def start(self) -> None:
         """Restore names and residency from the catalogue, then follow its changes."""
@@ -96,9 +98,11 @@ class Service:
         await self.feed.start()
         for companion in self.companions:
             await companion.start()
+        self.events.emit(Applied(self.snapshot))
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Follow a change, made here or elsewhere: load what new traffic needs, then switch."""
+        self.events.emit(Seen(snapshot))
         await self._restore(snapshot.in_production())
         before, self.snapshot = self.snapshot, snapshot
         self._pin()
@@ -155,23 +159,27 @@ class Service:
         if not self.settings.allow_base_model_mismatch:
             check_base_model(record, artifact.declared, self.served.identity)
         content = artifact.content
-        async with self.drains.blobs:
-            await asyncio.to_thread(self.store.put, content.digest, content.header, content.data)
-            added, created = await asyncio.to_thread(
-                self.catalogue.add_version, prompt, version, content, record.to_json(), actor
-            )
-            # Another replica may have deleted it just before, as the content of a version that left.
-            if not await asyncio.to_thread(self.store.has, content.digest):
+        with operation(self.events.emit, "import", prompt, version or "", actor) as told:
+            async with self.drains.blobs:
                 await asyncio.to_thread(
                     self.store.put, content.digest, content.header, content.data
                 )
-        if added.wanted:  # the same content may have been unloaded on purpose
-            try:
-                await self.residency.ensure(added)
-            except SoftpromptError as error:
-                self.unloadable[added.label] = error.message
-                logger.warning("%s is stored but not resident: %s", added.label, error.message)
-        await self.feed.refresh()
+                added, created = await asyncio.to_thread(
+                    self.catalogue.add_version, prompt, version, content, record.to_json(), actor
+                )
+                # Another replica may just have deleted it, as the content of a version that left.
+                if not await asyncio.to_thread(self.store.has, content.digest):
+                    await asyncio.to_thread(
+                        self.store.put, content.digest, content.header, content.data
+                    )
+            if added.wanted:  # the same content may have been unloaded on purpose
+                try:
+                    await self.residency.ensure(added)
+                except SoftpromptError as error:
+                    self.unloadable[added.label] = error.message
+                    logger.warning("%s is stored but not resident: %s", added.label, error.message)
+            await self.feed.refresh()
+            told.update({"version": added.version, "created": created})
         return added, created
 
     async def set_alias(
@@ -182,25 +190,28 @@ class Service:
         Raises:
             NotFound, Conflict, Unavailable: nothing has changed then.
         """
-        version = self.find_version(prompt, selector)
-        if not version.wanted:
-            msg = f"`{version.label}` is unloaded; load it first."
-            raise Conflict(msg, code="version_unloaded")
-        lease = self.residency.lease(version)
-        try:
-            await self.residency.ensure(version)
-            set_to, previous = await asyncio.to_thread(
-                self.catalogue.set_alias, prompt, alias, version.version, actor
-            )
-            await self.feed.refresh()
-        finally:
-            lease.release()
+        with operation(self.events.emit, "alias", prompt, alias, actor) as told:
+            version = self.find_version(prompt, selector)
+            if not version.wanted:
+                msg = f"`{version.label}` is unloaded; load it first."
+                raise Conflict(msg, code="version_unloaded")
+            lease = self.residency.lease(version)
+            try:
+                await self.residency.ensure(version)
+                set_to, previous = await asyncio.to_thread(
+                    self.catalogue.set_alias, prompt, alias, version.version, actor
+                )
+                await self.feed.refresh()
+            finally:
+                lease.release()
+            told.update({"version": set_to.version, "previous": previous or ""})
         return set_to, previous
 
     async def remove_alias(self, prompt: str, alias: str, actor: str | None) -> None:
         """Forget an alias; requests that named it are answered 404 from now on."""
-        await asyncio.to_thread(self.catalogue.remove_alias, prompt, alias, actor)
-        await self.feed.refresh()
+        with operation(self.events.emit, "alias_remove", prompt, alias, actor):
+            await asyncio.to_thread(self.catalogue.remove_alias, prompt, alias, actor)
+            await self.feed.refresh()
 
     async def set_resident(
         self, prompt: str, selector: str, actor: str | None, *, wanted: bool
@@ -211,19 +222,21 @@ class Service:
             Conflict: ``version_aliased`` on unloading what `production` points at, or
                 ``version_in_use`` if requests outlast ``drain_seconds``.
         """
-        version = self.find_version(prompt, selector)
-        if wanted:
-            await self.residency.ensure(version)
-        elif version == self.find_prompt(prompt).find(PRODUCTION):
-            msg = f"`{version.label}` is `{PRODUCTION}`; point the alias elsewhere first."
-            raise Conflict(msg, code="version_aliased")
-        with self.drains.handling(version):
-            changed = await asyncio.to_thread(
-                self.catalogue.set_wanted, prompt, version.version, wanted, actor
-            )
-            await self.feed.refresh()
-            if not wanted:
-                await self.drains.drain(version, within=self.settings.drain_seconds)
+        name = "load" if wanted else "unload"
+        with operation(self.events.emit, name, prompt, selector, actor):
+            version = self.find_version(prompt, selector)
+            if wanted:
+                await self.residency.ensure(version)
+            elif version == self.find_prompt(prompt).find(PRODUCTION):
+                msg = f"`{version.label}` is `{PRODUCTION}`; point the alias elsewhere first."
+                raise Conflict(msg, code="version_aliased")
+            with self.drains.handling(version):
+                changed = await asyncio.to_thread(
+                    self.catalogue.set_wanted, prompt, version.version, wanted, actor
+                )
+                await self.feed.refresh()
+                if not wanted:
+                    await self.drains.drain(version, within=self.settings.drain_seconds)
         return changed
 
     async def remove_version(self, prompt: str, version: str, actor: str | None) -> bool:
@@ -236,17 +249,18 @@ class Service:
         Raises:
             NotFound, Conflict: ``version_aliased``, and nothing has changed.
         """
-        removed = self.find_prompt(prompt).versions.get(version)
-        if removed is None:
-            msg = f"The prompt `{prompt}` has no version `{version}`."
-            raise NotFound(msg, code="version_not_found")
-        with self.drains.handling(removed):
-            await asyncio.to_thread(self.catalogue.remove_version, prompt, version, actor)
-            await self.feed.refresh()
-        drain = self.drains.begin(removed, forget=True)
-        done, _ = await asyncio.wait({drain}, timeout=self.settings.drain_seconds)
-        if done:
-            drain.result()
+        with operation(self.events.emit, "remove", prompt, version, actor):
+            removed = self.find_prompt(prompt).versions.get(version)
+            if removed is None:
+                msg = f"The prompt `{prompt}` has no version `{version}`."
+                raise NotFound(msg, code="version_not_found")
+            with self.drains.handling(removed):
+                await asyncio.to_thread(self.catalogue.remove_version, prompt, version, actor)
+                await self.feed.refresh()
+            drain = self.drains.begin(removed, forget=True)
+            done, _ = await asyncio.wait({drain}, timeout=self.settings.drain_seconds)
+            if done:
+                drain.result()
         return bool(done)
 
     async def close(self) -> None:

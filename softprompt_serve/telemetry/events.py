@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from softprompt_serve.registry.snapshot import Snapshot
     from softprompt_serve.router.choose import Decision
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Event = TypeVar("Event")
+
+FeedbackKind = Literal["thumbs_up", "thumbs_down", "escalation", "refund", "correction"]
+ShadowStage = Literal["offered", "shed", "compared", "scored"]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRef:
+    """Where in a trace something happened, as W3C Trace Context writes it.
+
+    Attributes:
+        trace_id: 32 hexadecimal digits.
+        span_id: 16 hexadecimal digits.
+        sampled: whether the span is recorded, so that a link to it leads somewhere.
+    """
+
+    trace_id: str
+    span_id: str
+    sampled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +59,14 @@ class RequestEvent:
         cached_tokens: prompt tokens that the prefix cache had.
         output_tokens: generated tokens.
         finish_reasons: the engine's, one per choice.
+        response_id: the id that the client reads in the answer, or "".
+        queue_seconds: the longest that an input of it waited in the engine's queue, or None.
+        prefill_seconds: the longest that an input of it took from the queue to its first token.
+        lease_wait_seconds: how long it waited for its version to become resident; None if the
+            version was resident, which is the rule.
+        trace: its own span, or None while tracing is off.
+        operation: OpenTelemetry's ``gen_ai.operation.name``: ``chat`` or ``text_completion``.
+        path: the route, such as ``/v1/chat/completions``.
     """
 
     request_id: str
@@ -54,6 +81,13 @@ class RequestEvent:
     cached_tokens: int
     output_tokens: int
     finish_reasons: tuple[str, ...]
+    response_id: str = ""
+    queue_seconds: float | None = None
+    prefill_seconds: float | None = None
+    lease_wait_seconds: float | None = None
+    trace: TraceRef | None = None
+    operation: str = "chat"
+    path: str = ""
 
     @property
     def failed(self) -> bool:
@@ -87,6 +121,146 @@ class Refusal:
 
     prompt: str
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Which version gave an answer, as it is remembered for what people say about it later.
+
+    Attributes:
+        response_id: the id that the client read in the answer.
+        trace: the span of the request, or None.
+        prompt, version, digest, arm, cohort, route, generation, epoch: as they were decided.
+        compared: whether the sticky split had chosen the version.
+        at: Unix time of the request's arrival.
+    """
+
+    response_id: str
+    trace: TraceRef | None
+    prompt: str
+    version: str
+    digest: str
+    arm: str
+    cohort: str
+    route: str
+    generation: int
+    epoch: int
+    compared: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a user did about an answer; told once for each answer and kind.
+
+    Attributes:
+        answer: the answer that it is about.
+        kind: what happened.
+        value: a number that goes with it (an amount, a rating), or None.
+    """
+
+    answer: Answered
+    kind: FeedbackKind
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluator found about an answer; told once for each answer and evaluator.
+
+    Attributes:
+        answer: the answer that it is about.
+        name: the evaluator's name, such as ``faithfulness``.
+        passed: its verdict.
+        score: its score, or None.
+    """
+
+    answer: Answered
+    name: str
+    passed: bool
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowEvent:
+    """Something happened to a copy of a request.
+
+    Attributes:
+        prompt, cohort: the request's.
+        version: the candidate that gets the copy.
+        against: the version that answered the user.
+        stage: ``offered`` (drawn), ``shed`` (it came to nothing, for ``cause``), ``compared`` (both
+            answers are there) or ``scored`` (the candidate was asked about the user's answer).
+        cause: why it was shed, or None.
+        matched: whether both answers are the same, where they were compared.
+        divergence: mean difference of log-probability per token (nats), where it was scored.
+    """
+
+    prompt: str
+    cohort: str
+    version: str
+    against: str
+    stage: ShadowStage
+    cause: str | None = None
+    matched: bool | None = None
+    divergence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A tensor was made resident on the workers, or could not be.
+
+    Attributes:
+        digest: the content's digest.
+        source: where its bytes were: the workers' host tier or the blob store.
+        seconds: how long that took.
+        evicted: versions that had to leave the bank for it.
+        error: a stable code, or None.
+    """
+
+    digest: str
+    source: Literal["host", "blob"]
+    seconds: float
+    evicted: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A change that was made here, or failed: an import, a swap, a promotion.
+
+    Attributes:
+        name: ``import``, ``alias`` (a swap), ``alias_remove``, ``load``, ``unload``, ``remove``,
+            ``rollout``, ``weights``, ``rollout_remove``, ``pause``, ``resume``, ``promote``,
+            ``rollback`` or ``advance``.
+        prompt: the prompt's name.
+        subject: the version, alias or rollout that it was about, or "".
+        actor: who asked, or None.
+        started_at: Unix time.
+        seconds: how long it took, until every request here followed it.
+        error: a stable code, or None if it was done.
+        parent: ``traceparent`` of the call that asked for it, or None.
+        attributes: what else there is to say, by names of ours without prefix.
+    """
+
+    name: str
+    prompt: str
+    subject: str
+    actor: str | None
+    started_at: float
+    seconds: float
+    error: str | None = None
+    parent: str | None = None
+    attributes: Mapping[str, str | int | float | bool] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """This server has read a new snapshot of the catalogue, and prepares to serve it."""
+
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from softprompt_serve.registry.snapshot import Rollout
     from softprompt_serve.server.service import Service
+    from softprompt_serve.telemetry.events import Operation
 
 LABELS = Labels(("regulated",))
 PACE = Pace(every=0.01, lease=10.0, alive=5.0)
@@ -59,6 +60,7 @@ class Server:
         self.replicas, self.leases = Replicas(self.database), Leases(self.database)
         self.tallies, self.tallier = Tallies(self.database), Tallier()
         self.refreshed = 0
+        self.told: list[Operation] = []
         self.controller = Controller(
             judge=Judge(self.rollouts, self.tallies, LABELS.all_cohorts),
             replicas=self.replicas,
@@ -68,6 +70,7 @@ class Server:
             ledgers=ledgers,
             snapshot=self.catalogue.snapshot,
             changed=self._changed,
+            tell=self.told.append,
             replica=name,
             pace=PACE,
         )
@@ -163,6 +166,10 @@ def test_a_rollout_goes_step_by_step_to_its_end(server: Server, now: list[float]
     assert server.refreshed == 3
     audit = [(entry.action, entry.actor) for entry in server.catalogue.audit()]
     assert ("rollout.promoted", "rollout-controller") in audit
+    told = [(made.name, made.actor, made.error) for made in server.told]
+    assert told == [
+        (name, "rollout-controller", None) for name in ("advance", "advance", "promote")
+    ]
 
 
 def test_the_first_step_waits_for_every_live_replica(
