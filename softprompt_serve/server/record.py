@@ -7,15 +7,21 @@ makes one :class:`~softprompt_serve.telemetry.events.RequestEvent` of it at the 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.telemetry.events import RequestEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from softprompt_serve.router.choose import Decision
+    from softprompt_serve.telemetry.events import TraceRef
 
 CLIENT_CLOSED = 499
 """The status that is noted when the client went away before the answer was complete."""
+
+COMPLETIONS = "/v1/completions"
 
 _ERRORS_FROM = 400
 
@@ -28,7 +34,10 @@ class Record:
         "_started",
         "cached_tokens",
         "finish_reasons",
+        "lease_wait_seconds",
         "output_tokens",
+        "prefill_seconds",
+        "queue_seconds",
         "request_id",
         "started_at",
         "virtual_tokens",
@@ -46,6 +55,19 @@ class Record:
         self.cached_tokens = 0
         self.output_tokens = 0
         self.finish_reasons: list[str] = []
+        self.lease_wait_seconds: float | None = None
+        self.queue_seconds: float | None = None
+        self.prefill_seconds: float | None = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Until the version is resident; the time counts, as the request has none before."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            waited = time.perf_counter() - began
+            self.lease_wait_seconds = (self.lease_wait_seconds or 0.0) + waited
 
     def entered(self, request_id: str, prompt_tokens: int, virtual_tokens: int) -> None:
         """An input of ``prompt_tokens`` in all enters the engine."""
@@ -70,13 +92,29 @@ class Record:
         """The last output of one input; ``tokens`` were generated for it."""
         self.output_tokens += tokens
         self.cached_tokens += output.num_cached_tokens or 0
+        if (stats := output.metrics) is None:
+            return
+        # The engine core's own clock, in seconds; 0 stands for what never happened.
+        queued, scheduled, first = stats.queued_ts, stats.scheduled_ts, stats.first_token_ts
+        if queued and scheduled:
+            self.queue_seconds = max(self.queue_seconds or 0.0, scheduled - queued)
+        if scheduled and first:
+            self.prefill_seconds = max(self.prefill_seconds or 0.0, first - scheduled)
 
     def latency(self) -> tuple[float | None, float]:
         """Seconds from arrival to the first token, if there was one, and until now."""
         ttft = None if self._first is None else self._first - self._started
         return ttft, time.perf_counter() - self._started
 
-    def event(self, decision: Decision, status: int, error: str | None) -> RequestEvent:
+    def event(
+        self,
+        decision: Decision,
+        status: int,
+        error: str | None,
+        *,
+        path: str = "",
+        trace: TraceRef | None = None,
+    ) -> RequestEvent:
         """The request as it ended, now."""
         ttft, e2e = self.latency()
         failed = "error" in self.finish_reasons
@@ -95,4 +133,16 @@ class Record:
             cached_tokens=self.cached_tokens,
             output_tokens=self.output_tokens,
             finish_reasons=tuple(self.finish_reasons),
+            response_id=_response_id(self.request_id, path),
+            queue_seconds=self.queue_seconds,
+            prefill_seconds=self.prefill_seconds,
+            lease_wait_seconds=self.lease_wait_seconds,
+            trace=trace,
+            operation="text_completion" if path == COMPLETIONS else "chat",
+            path=path,
         )
+
+
+def _response_id(request_id: str, path: str) -> str:
+    """What the client reads: the engine's id, which numbers the inputs of a completion."""
+    return request_id.rpartition("-")[0] if path == COMPLETIONS else request_id

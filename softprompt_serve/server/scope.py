@@ -133,7 +133,7 @@ class ScopeMiddleware:
             return
         code = None if state.error is None else state.error.code
         if state.decision is not None:
-            events.emit(state.record.event(state.decision, answer.status, code))
+            events.emit(state.record.event(state.decision, answer.status, code, path=state.path))
         elif state.prompt is not None and code is not None:
             events.emit(Refusal(state.prompt, code))
 

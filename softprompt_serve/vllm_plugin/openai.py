@@ -73,7 +73,9 @@ class PromptedRenderer:
                 decision = await self.resolver.decide(request, scope)
                 if decision is None:
                     return await render(request, **kwargs)
-                await self.service.residency.ensure(decision.version)
+                if not self.service.residency.is_resident(decision.version):
+                    with scope.record.waiting():
+                        await self.service.residency.ensure(decision.version)
                 carry.check_request(request, decision)
                 if not scope.added:  # a later turn of the same request has the text already
                     if self.shadows is not None:

@@ -349,7 +349,7 @@ def test_tokens_are_counted_over_all_inputs_of_a_request() -> None:
     record = Record()
     for prompt, cached, generated in ((25, 20, 3), (30, 0, 4)):
         record.entered("r", prompt, 20)
-        record.left(SimpleNamespace(num_cached_tokens=cached), generated)
+        record.left(SimpleNamespace(num_cached_tokens=cached, metrics=None), generated)
     event = record.event(DECISION, 200, None)
     assert (event.visible_tokens, event.virtual_tokens) == (15, 40)
     assert (event.cached_tokens, event.output_tokens) == (20, 7)
