@@ -31,6 +31,23 @@ class TelemetrySettings(BaseSettings):
             "tokens. For a base model that is named here they count instead of the four above."
         ),
     ] = {}
+    trace_content: Annotated[
+        bool,
+        Field(
+            description="Put the texts of prompts and answers on spans. They are on none otherwise."
+        ),
+    ] = False
+    trace_content_chars: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Characters of each text on a span at most.")
+    ] = 8192
+    trace_redact: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+            description="Function `package.module:name` that each text passes before it goes on a "
+            "span: `(kind, text) -> text | None`, `kind` being `input` or `output`.",
+        ),
+    ] = None
     capture_content: Annotated[
         bool,
         Field(

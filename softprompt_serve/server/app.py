@@ -38,7 +38,7 @@ def attach(app: FastAPI, state: AppState) -> None:
         return token[0]
 
     app.add_middleware(AdminGate, token=expected, max_bytes=state.settings.max_upload_bytes)
-    app.add_middleware(ScopeMiddleware, events=state.events)
+    app.add_middleware(ScopeMiddleware, events=state.events, tracing=lambda: state.tracing)
 
 
 async def _answer_error(_request: Request, error: Exception) -> Response:

@@ -13,10 +13,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 
 from softprompt_serve.server.record import CLIENT_CLOSED, Record
-from softprompt_serve.telemetry.events import Refusal
+from softprompt_serve.telemetry.events import Refusal, RequestEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from softprompt_serve.router.choose import Decision
     from softprompt_serve.server.residency import Lease
     from softprompt_serve.telemetry.events import Events
+    from softprompt_serve.telemetry.tracing import RequestSpan, Tracing
 
 COVERED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 """Routes on which a prompt's name is allowed; each is proven token for token."""
@@ -35,6 +36,8 @@ PIN_HEADER = "x-softprompt-version"
 COHORT_HEADER = "x-softprompt-cohort"
 ROUTE_HEADER = "x-softprompt-route"
 STICKY_HEADER = "x-softprompt-sticky-key"
+TRACE_HEADER = "x-softprompt-trace-id"
+"""Names the trace in the answer, if it is recorded."""
 
 
 class RequestScope:
@@ -50,6 +53,7 @@ class RequestScope:
         "path",
         "prompt",
         "record",
+        "span",
         "user",
     )
 
@@ -65,6 +69,7 @@ class RequestScope:
         self.added = False  # whether the decided version has been added to what was rendered
         self.lease: Lease | None = None
         self.error: SoftpromptError | None = None
+        self.span: RequestSpan | None = None  # while tracing is on
 
     @property
     def pinned(self) -> str | None:
@@ -104,13 +109,29 @@ def route_path(scope: Scope) -> str:
     return rest if not rest or rest.startswith("/") else path
 
 
-class ScopeMiddleware:
-    """ASGI: open a scope per request, name the version in headers, end the lease at the end."""
+def within(scope: Scope, headers: Mapping[str, str]) -> Scope:
+    """The same call with other trace headers, if there are any, so that what follows is a child."""
+    if not headers:
+        return scope
+    ours = [(name.encode(), value.encode()) for name, value in headers.items()]
+    named = {b"traceparent", b"tracestate"}
+    rest = [(name, value) for name, value in scope["headers"] if name.lower() not in named]
+    return {**scope, "headers": rest + ours}
 
-    def __init__(self, app: ASGIApp, events: Callable[[], Events | None] = lambda: None) -> None:
-        """Wrap ``app``; who listens is asked for at each request's end."""
+
+class ScopeMiddleware:
+    """ASGI: open a scope per request, name the version in headers, end lease and span at the end."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        events: Callable[[], Events | None] = lambda: None,
+        tracing: Callable[[], Tracing | None] = lambda: None,
+    ) -> None:
+        """Wrap ``app``; who listens is asked for at each request's end, who traces at its start."""
         self.app = app
         self.events = events
+        self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -118,6 +139,10 @@ class ScopeMiddleware:
             await self.app(scope, receive, send)
             return
         state = RequestScope(route_path(scope), Headers(scope=scope))
+        tracing = self.tracing()
+        if tracing is not None and state.covered:
+            state.span = tracing.begin(state.headers, scope["method"], state.path)
+            scope = within(scope, state.span.headers())
         answer = _Answer(state, scope, receive, send)
         token = _CURRENT.set(state)
         try:
@@ -128,12 +153,20 @@ class ScopeMiddleware:
             self._tell(state, answer)
 
     def _tell(self, state: RequestScope, answer: _Answer) -> None:
-        events = self.events()
+        events, span = self.events(), state.span
+        code = None if state.error is None else state.error.code
+        event: RequestEvent | None = None
+        if state.decision is not None:
+            trace = None if span is None else span.ref
+            event = state.record.event(
+                state.decision, answer.status, code, path=state.path, trace=trace
+            )
+        if span is not None:
+            span.end(event, status=answer.status, prompt=state.prompt, error=code)
         if events is None:
             return
-        code = None if state.error is None else state.error.code
-        if state.decision is not None:
-            events.emit(state.record.event(state.decision, answer.status, code, path=state.path))
+        if event is not None:
+            events.emit(event)
         elif state.prompt is not None and code is not None:
             events.emit(Refusal(state.prompt, code))
 
@@ -166,15 +199,21 @@ class _Answer:
                 self.replaced = True
                 self.status = self.state.error.status
                 response = error_response(self.state.error, anthropic=self._is_anthropic)
+                response.headers.update(self._trace())
                 await response(self.scope, self._receive, self._send)
                 return
             self._begun = message["status"]
             if self.state.decision is not None:
                 MutableHeaders(scope=message).update(decision_headers(self.state.decision))
+            MutableHeaders(scope=message).update(self._trace())
         await self._send(message)
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last and not self._gone:
             self.status = self._begun
+
+    def _trace(self) -> dict[str, str]:
+        span = self.state.span
+        return {TRACE_HEADER: span.ref.trace_id} if span is not None and span.ref.sampled else {}
 
     @property
     def _is_anthropic(self) -> bool:

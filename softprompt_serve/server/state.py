@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from softprompt_serve.server.service import Service
     from softprompt_serve.settings import Settings
     from softprompt_serve.telemetry.events import Events
+    from softprompt_serve.telemetry.tracing import Tracing
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class AppState:
     settings: Settings
     vllm: str
     service: Service | None = None
+    tracing: Tracing | None = None
     probe: dict[str, Any] = field(default_factory=dict)
 
     def require_service(self) -> Service:

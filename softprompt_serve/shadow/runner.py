@@ -133,6 +133,8 @@ class Runner:
         if shadow is not None:
             pair = await compare_aside(user, shadow, wants_json=job.wants_json)
             self.ledger.compared(job, pair)
+            if job.span is not None:
+                job.span.compared(matched=pair.exact)
             if self._capture is not None:
                 self._capture.keep(job, user, shadow, pair)
         if job.shadow.mode != "generate" and user.token_ids:
@@ -155,7 +157,10 @@ class Runner:
             candidate = await self._engine.score(job, job.candidate, user)
             served = await self._engine.score(job, job.decision.version, user)
         pending.leave()
-        self.ledger.scored(job, likelihood(served, candidate))
+        found = likelihood(served, candidate)
+        self.ledger.scored(job, found)
+        if job.span is not None:
+            job.span.scored(found.divergence)
 
     def _unfit(self) -> Cause | None:
         """Why nothing may begin now, or None."""
@@ -204,12 +209,16 @@ class Runner:
         elif error is not None:
             self._complaints.about("A shadow", error)
             self._shed(pending.job, "failed")
+        elif pending.job.span is not None:
+            pending.job.span.end("done")
 
     def _shed(self, job: Job, cause: Cause) -> None:
         try:
             self.ledger.shed(job, cause)
         except Exception as error:  # noqa: BLE001 - a user's task may be who counts
             self._complaints.about("Counting a shadow", error)
+        if job.span is not None:
+            job.span.end(cause)
 
 
 class _Shed(Exception):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.snapshot import Version
     from softprompt_serve.rollout.spec import Shadow
     from softprompt_serve.router.choose import Decision
+    from softprompt_serve.telemetry.tracing import ShadowSpan
 
 Cause = Literal[
     "budget_concurrency",
@@ -67,6 +68,7 @@ class Job:
         shadow: what the rollout says about it.
         wants_json: whether a JSON schema, or any JSON object, was asked for.
         source: the engine's own: how to build the request again.
+        span: the copy's own, while tracing is on.
     """
 
     request_id: str
@@ -75,6 +77,7 @@ class Job:
     shadow: Shadow
     wants_json: bool
     source: object
+    span: ShadowSpan | None = None
 
 
 class ShadowEngine(Protocol):

@@ -42,8 +42,8 @@ class RequestMetrics:
     ``softprompt_time_to_first_token_seconds``, ``softprompt_time_per_output_token_seconds``,
     ``softprompt_request_duration_seconds``, ``softprompt_{visible,virtual,cached,output}_tokens_total``,
     ``softprompt_cost_usd_total`` (absent for what has no tariff),
-    ``softprompt_fallbacks_total`` (requests whose arm was not resident here) and
-    ``softprompt_refusals_total``.
+    ``softprompt_fallbacks_total`` (requests whose arm was not resident here),
+    ``softprompt_refusals_total`` and ``softprompt_telemetry_dropped_total``.
     """
 
     def __init__(self, registry: CollectorRegistry, prices: Prices | None = None) -> None:
@@ -99,6 +99,17 @@ class RequestMetrics:
             ("prompt", "code"),
             registry=registry,
         )
+
+        self._dropped = Counter(
+            "softprompt_telemetry_dropped",
+            "What should have been told of, and was not.",
+            ("what", "reason"),
+            registry=registry,
+        )
+
+    def dropped(self, what: str, reason: str, count: int = 1) -> None:
+        """Count what is lost of spans, say; from any thread."""
+        self._dropped.labels(what, reason).inc(count)
 
     def listen_to(self, events: Events) -> None:
         """Count what happens from now on."""

@@ -35,7 +35,10 @@ class Answering:
         self.request_id = request_id
         self.shadows = shadows
         self.copy: Copy | None = scope.copy
-        self.heard = Heard(params.output_kind, keep=self.copy is not None)
+        span = scope.span
+        self._told = None if span is None or not span.wants_content else span
+        keep = self.copy is not None or self._told is not None
+        self.heard = Heard(params.output_kind, keep=keep)
         self._pending: Pending | None = None
         scope.copy = None  # of a loop of calls only the first is copied
 
@@ -54,6 +57,8 @@ class Answering:
                     self.heard.hear(output)
                     if output.finished:
                         record.left(output, self.heard.tokens)
+                        if self._told is not None:
+                            self._told.content("output", "".join(self.heard.text))
                     if self.copy is not None:
                         self._shadow(self.copy, finished=output.finished)
                     yield output

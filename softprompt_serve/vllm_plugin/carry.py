@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.errors import BadRequest
@@ -109,6 +110,19 @@ def _max_tokens(request: Any) -> int | None:
         if value is not None:
             return int(value)
     return None
+
+
+def asked_of(request: Any) -> str:
+    """What the client asked, as text: a prompt as it is, messages and inputs as JSON."""
+    for name in ("messages", "input", "prompt"):
+        value = getattr(request, name, None)
+        if value is not None:
+            return value if isinstance(value, str) else json.dumps(value, default=_plain)
+    return ""
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else str(value)
 
 
 def add_text(request: Any, version: Version) -> None:

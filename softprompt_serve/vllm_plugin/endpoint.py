@@ -6,10 +6,12 @@ import asyncio
 import logging
 import os
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import REGISTRY
 
+from softprompt_serve import __version__
 from softprompt_serve.artifact import Limits
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.registry.catalog import Catalogue
@@ -24,6 +26,8 @@ from softprompt_serve.server.state import AppState
 from softprompt_serve.settings import load_settings
 from softprompt_serve.shadow.runner import Runner
 from softprompt_serve.telemetry.prometheus import RequestMetrics
+from softprompt_serve.telemetry.spans import Describer
+from softprompt_serve.telemetry.tracing import Tracing
 from softprompt_serve.vllm_plugin import probe, seams
 from softprompt_serve.vllm_plugin.guard import EngineGuard
 from softprompt_serve.vllm_plugin.identity import identify
@@ -33,7 +37,8 @@ from softprompt_serve.vllm_plugin.placeholder import placeholder_id
 from softprompt_serve.vllm_plugin.register import REGISTRATION
 from softprompt_serve.vllm_plugin.resolve import Resolver
 from softprompt_serve.vllm_plugin.rpc import EngineWorkers
-from softprompt_serve.vllm_plugin.shadow import Shadows, tool_parser_of
+from softprompt_serve.vllm_plugin.shadow import Shadows
+from softprompt_serve.vllm_plugin.tools import tool_parser_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -90,6 +95,7 @@ class SoftpromptEndpoint:
 
         admin_token(self.settings)
         service = await self._open(engine, workers, args)
+        self.state.tracing = self._measure(service)
         await service.start()
         _check_names(service)
         self._wire(service, engine, state, placeholder)
@@ -124,6 +130,22 @@ class SoftpromptEndpoint:
         )
         return following(settings, catalogue, store, Residency(workers, store), served)
 
+    def _measure(self, service: Service) -> Tracing | None:
+        """Listen to all that happens from now on; None while tracing is off."""
+        # vLLM's own /metrics reads this registry, or the files that it writes for several servers.
+        metrics = RequestMetrics(REGISTRY, service.prices)
+        metrics.listen_to(service.events)
+        model = service.served.identity
+        tracing = Tracing.from_environment(
+            self.settings,
+            Describer(model.name or "unknown", model.revision, service.prices),
+            version=__version__,
+            on_drop=partial(metrics.dropped, "span"),
+        )
+        if tracing is not None:
+            tracing.listen_to(service.events)
+        return tracing
+
     def _wire(self, service: Service, engine: Any, state: Any, placeholder: int) -> None:
         max_model_len = engine.model_config.max_model_len
         shadows = Shadows(
@@ -133,6 +155,7 @@ class SoftpromptEndpoint:
             max_model_len=max_model_len,
             prioritised=engine.vllm_config.scheduler_config.policy == "priority",
             tool_parser=tool_parser_of(state.online_renderer),
+            tracing=self.state.tracing,
         )
         runner = Runner(
             shadows,
@@ -155,8 +178,6 @@ class SoftpromptEndpoint:
             state.openai_serving_models
         )
         EngineGuard(service.residency, placeholder=placeholder, shadows=shadows).install(engine)
-        # vLLM's own /metrics reads this registry, or the files that it writes for several servers.
-        RequestMetrics(REGISTRY, service.prices).listen_to(service.events)
 
 
 def _closing(state: AppState, lifespan: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -172,6 +193,9 @@ def _closing(state: AppState, lifespan: Callable[[Any], Any]) -> Callable[[Any],
                 if service is not None:
                     async with asyncio.timeout(_CLOSE_SECONDS):
                         await service.close()
+                tracing, state.tracing = state.tracing, None
+                if tracing is not None:
+                    await asyncio.to_thread(tracing.close, _CLOSE_SECONDS)
 
     return closing
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.settings import load_settings
+from softprompt_serve.telemetry.otlp import vllm_tracing
 from softprompt_serve.vllm_plugin import seams
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PLUGIN = "softprompt_serve"
 
@@ -30,8 +31,13 @@ _LOADED_UNASKED = (
 )
 
 
-def serve_arguments(given: Sequence[str]) -> list[str]:
-    """``given`` flags of ``vllm serve`` plus ours, where they are not given already."""
+def serve_arguments(given: Sequence[str], environ: Mapping[str, str] | None = None) -> list[str]:
+    """``given`` flags of ``vllm serve`` plus ours, where they are not given already.
+
+    Raises:
+        StartupRefused: ``otlp_protocol_unsupported``.
+    """
+    environ = os.environ if environ is None else environ
     arguments = list(given)
     present = {argument.partition("=")[0] for argument in given}
     if "--enable-prompt-embeds" not in present:
@@ -43,20 +49,24 @@ def serve_arguments(given: Sequence[str]) -> list[str]:
     if "--scheduling-policy" not in present:
         # So that shadow traffic waits behind every user's; clients' own priorities stay refused.
         arguments += ["--scheduling-policy", "priority"]
+    if "--otlp-traces-endpoint" not in present:
+        arguments += vllm_tracing(environ)[0]
     return arguments
 
 
 def serve_environment(environ: dict[str, str]) -> dict[str, str]:
-    """``VLLM_PLUGINS``, in which our plugin must be named, since it adds routes.
+    """What vLLM must find there: plugins, and how spans are sent.
 
-    Where it is not set vLLM loads every plugin that adds none; those stay named, too.
+    Our plugin must be named in ``VLLM_PLUGINS``, since it adds routes. Where that is not set vLLM
+    loads every plugin that adds none; those stay named, too.
     """
     given = environ.get("VLLM_PLUGINS")
     if given is None:
         found = [entry.name for group in _LOADED_UNASKED for entry in entry_points(group=group)]
     else:
         found = [name for name in given.split(",") if name]
-    return {"VLLM_PLUGINS": ",".join(dict.fromkeys([*found, PLUGIN]))}
+    plugins = ",".join(dict.fromkeys([*found, PLUGIN]))
+    return {"VLLM_PLUGINS": plugins} | vllm_tracing(environ)[1]
 
 
 def _names_model(arguments: Sequence[str]) -> bool:

@@ -80,6 +80,8 @@ class PromptedRenderer:
                 if not scope.added:  # a later turn of the same request has the text already
                     if self.shadows is not None:
                         self.shadows.sample(request, scope, render, inputs_of)
+                    if scope.span is not None and scope.span.wants_content:
+                        scope.span.content("input", carry.asked_of(request))
                     carry.add_text(request, decision.version)
                 rendered = await render(request, **kwargs)
                 for engine_input in inputs_of(rendered):

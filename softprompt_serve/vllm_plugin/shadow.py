@@ -7,7 +7,6 @@ own, and the least urgent priority that vLLM's scheduler knows.
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import aclosing
 from copy import copy as shallow
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from softprompt_serve.server.scope import RequestScope
     from softprompt_serve.server.service import Service
     from softprompt_serve.shadow.runner import Pending, Runner
+    from softprompt_serve.telemetry.tracing import ShadowSpan, Tracing
     from softprompt_serve.vllm_plugin.answering import Answering
 
 LEAST_URGENT: Final = 2**31 - 1
@@ -84,6 +84,7 @@ class Shadows:
         max_model_len: int,
         prioritised: bool,
         tool_parser: Callable[[str, Any], tuple[tuple[str, str], ...]] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Use ``engine.generate`` as it is now, before the guard wraps it."""
         self.service = service
@@ -93,6 +94,7 @@ class Shadows:
         self._generate = engine.generate
         self._prioritised = prioritised
         self._tool_parser = tool_parser
+        self._tracing = tracing
         self._in_flight = 0
 
     def sample(
@@ -132,8 +134,15 @@ class Shadows:
                 shadow=copy.shadow,
                 wants_json=_wants_json(answering.params),
                 source=Source(copy, prompt, answering.params, decision.version),
+                span=self._span(copy, answering.scope),
             )
         )
+
+    def _span(self, copy: Copy, scope: RequestScope) -> ShadowSpan | None:
+        if self._tracing is None:
+            return None
+        of = None if scope.span is None else scope.span.ref
+        return self._tracing.shadow(copy.candidate.prompt, copy.candidate.version, of)
 
     def user_came(self) -> None:
         """A user's request enters the engine; shadows make room when it gets crowded."""
@@ -170,7 +179,7 @@ class Shadows:
         params.logprobs = params.prompt_logprobs = None
         room = self.max_model_len - len(prompt["prompt_token_ids"])
         params.max_tokens = min(params.max_tokens or room, room)
-        output = await self._run(job.candidate, prompt, params, f"{job.request_id}-shadow")
+        output = await self._run(job, job.candidate, prompt, params, "shadow")
         choice, stats = output.outputs[0], output.metrics
         return Answer(
             text=choice.text,
@@ -204,9 +213,7 @@ class Shadows:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        output = await self._run(
-            version, prompt, params, f"{job.request_id}-score-{version.version}"
-        )
+        output = await self._run(job, version, prompt, params, f"score-{version.version}")
         found = output.prompt_logprobs[len(ids) :]
         return tuple(row[token].logprob for row, token in zip(found, told, strict=True))
 
@@ -237,15 +244,18 @@ class Shadows:
             raise Unavailable(msg, code="shadow_too_long", retry_after=None)
         return prompt
 
-    async def _run(self, version: Version, prompt: Any, params: Any, request_id: str) -> Any:
+    async def _run(self, job: Job, version: Version, prompt: Any, params: Any, what: str) -> Any:
+        request_id = f"{job.request_id}-{what}"
         residency = self.service.residency
         lease = residency.lease(version)
         try:
             await residency.ensure(version)
             if version.kind == "soft":
                 params = with_reference(params, version)
-            urgency = {"priority": LEAST_URGENT} if self._prioritised else {}
-            async with aclosing(self._generate(prompt, params, request_id, **urgency)) as outputs:
+            more: dict[str, Any] = {"priority": LEAST_URGENT} if self._prioritised else {}
+            if job.span is not None and (headers := job.span.headers()):
+                more["trace_headers"] = headers
+            async with aclosing(self._generate(prompt, params, request_id, **more)) as outputs:
                 final: Any = None
                 async for output in outputs:
                     final = output
@@ -270,26 +280,3 @@ def _wants_json(params: Any) -> bool:
     return asked is not None and (
         getattr(asked, "json", None) is not None or bool(getattr(asked, "json_object", None))
     )
-
-
-def tool_parser_of(renderer: Any) -> Callable[[str, Any], tuple[tuple[str, str], ...]] | None:
-    """The served model's own tool parser as a function of an answer's text, or None."""
-    parser = getattr(renderer.parser, "tool_parser_cls", None)
-    if parser is None:
-        return None
-
-    def parse(text: str, request: Any) -> tuple[tuple[str, str], ...]:
-        tokenizer = renderer.renderer.tokenizer
-        found = parser(tokenizer, request.tools).extract_tool_calls(text, request)
-        return tuple(
-            (call.function.name, _canonical(call.function.arguments)) for call in found.tool_calls
-        )
-
-    return parse
-
-
-def _canonical(arguments: str) -> str:
-    try:
-        return json.dumps(json.loads(arguments), sort_keys=True, ensure_ascii=False)
-    except ValueError:
-        return arguments

@@ -14,6 +14,7 @@ import pytest
 import torch
 from e2e.harness import Admin, Server
 from e2e.reference import Reference
+from otlp_receiver import Receiver
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -45,7 +46,16 @@ def reference(model: Path) -> Reference:
 
 
 @pytest.fixture(scope="session")
-def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def spans() -> Iterator[Receiver]:
+    """What the main server traces."""
+    with Receiver("grpc") as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def server(
+    model: Path, spans: Receiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     server = Server(
         model,
         tmp_path_factory.mktemp("home"),
@@ -61,6 +71,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
             "SOFTPROMPT_LONG_CONTEXT_TOKENS": "600",
             "SOFTPROMPT_CAPTURE_CONTENT": "true",
             "SOFTPROMPT_CONTROLLER_SECONDS": "0.1",
+            **spans.environ,
             "VLLM_SERVER_DEV_MODE": "1",  # lets tests play the rogue at the workers
         },
     )

@@ -171,3 +171,30 @@ async def test_a_client_that_goes_away_drops_its_pair() -> None:
     await left.aclose()
     assert shadows.pending.said == ["dropped"]
     assert shadows.in_flight == 0
+
+
+class Telling:
+    """A span that takes texts, or does not."""
+
+    def __init__(self, *, wants_content: bool) -> None:
+        self.wants_content = wants_content
+        self.told: list[tuple[str, str]] = []
+
+    def content(self, kind: str, text: str) -> None:
+        self.told.append((kind, text))
+
+
+@pytest.mark.parametrize("wants", [True, False])
+async def test_a_span_is_told_the_answer_only_if_it_wants_it(*, wants: bool) -> None:
+    scope, span = RequestScope(), Telling(wants_content=wants)
+    scope.span = span  # type: ignore[assignment]
+    params = SimpleNamespace(output_kind=Kind.DELTA)
+    followed = Answering(scope, {"prompt_token_ids": [5]}, params, "r", None)
+    async for _ in followed.follow(stream(CUTS[Kind.DELTA])):
+        pass
+    assert span.told == ([("output", followed_text())] if wants else [])
+
+
+def followed_text() -> str:
+    """The first choice of the cuts above."""
+    return "".join(c.text for part in CUTS[Kind.DELTA] for c in part.outputs if c.index == 0)

@@ -13,6 +13,7 @@ from softprompt_serve.router.choose import Decision
 from softprompt_serve.settings import Settings
 from softprompt_serve.vllm_plugin.carry import (
     add_text,
+    asked_of,
     check_length,
     check_request,
     refuse_forged,
@@ -226,3 +227,27 @@ def test_without_a_text_the_request_stays_as_it_is(prompt: Any) -> None:
     ours = request(prompt=prompt)
     add_text(ours, version())
     assert ours.prompt == prompt
+
+
+class Part:
+    """What vLLM makes of a message."""
+
+    def model_dump(self, *, exclude_none: bool) -> dict[str, str]:
+        assert exclude_none
+        return {"role": "user"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({"prompt": "Hi"}, "Hi"),
+        ({"input": "Hi", "prompt": None}, "Hi"),
+        ({"prompt": ["a", "b"]}, '["a", "b"]'),
+        ({"messages": [{"role": "user", "content": "Hi"}]}, '[{"role": "user", "content": "Hi"}]'),
+        ({"messages": [Part()]}, '[{"role": "user"}]'),
+        ({"messages": [object]}, "[\"<class 'object'>\"]"),
+        ({}, ""),
+    ],
+)
+def test_what_a_client_asked_is_told_as_text(fields: dict[str, Any], asked: str) -> None:
+    assert asked_of(SimpleNamespace(**fields)) == asked

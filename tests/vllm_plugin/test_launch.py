@@ -112,3 +112,14 @@ def test_no_method_of_the_extension_shadows_one_of_the_workers() -> None:
     ours = {name for name in vars(extension) if not name.startswith("__")}
     assert all(name.startswith("softprompt_") for name in ours)
     assert not ours & set(dir(worker))
+
+
+def test_vllm_traces_to_where_we_do_unless_told_otherwise() -> None:
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
+    flags = ["--otlp-traces-endpoint", "http://collector:4317"]
+    assert launch.serve_arguments(["model"], environ) == ["model", *OURS, *flags]
+    given = ["model", "--otlp-traces-endpoint=http://elsewhere"]
+    assert launch.serve_arguments(given, environ) == [*given, *OURS]
+    added = launch.serve_environment(environ)
+    assert added["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "grpc"
+    assert launch.serve_environment({}).keys() == {"VLLM_PLUGINS"}
