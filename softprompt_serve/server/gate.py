@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from softprompt_serve.errors import SoftpromptError, TooLarge
 from softprompt_serve.server.auth import check_bearer
 from softprompt_serve.server.scope import error_response, route_path
+from softprompt_serve.telemetry.operations import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ class AdminGate:
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, or answer 401 or 413."""
+        """Pass the call on, or answer 401 or 413; what it changes is traced below its caller."""
         path = route_path(scope)
         if scope["type"] != "http" or not path.startswith(PREFIX) or path in OPEN:
             await self.app(scope, receive, send)
@@ -44,7 +45,11 @@ class AdminGate:
         except SoftpromptError as error:
             await error_response(error)(scope, receive, send)
             return
-        await self.app(scope, self._counted(receive), send)
+        token = PARENT.set(headers.get("traceparent"))
+        try:
+            await self.app(scope, self._counted(receive), send)
+        finally:
+            PARENT.reset(token)
 
     def _check_length(self, declared: str | None) -> None:
         if declared is not None and declared.isdecimal() and int(declared) > self.max_bytes:

@@ -52,6 +52,18 @@ async def test_each_change_is_told_with_who_asked_and_how_it_ended(serve: Serve)
         assert dict(swap.attributes) == {"version": "v2", "previous": "v1"}
         assert swap.seconds > 0
         assert swap.started_at > told[0].started_at
+        assert swap.parent is None
+
+
+async def test_a_change_is_told_with_its_caller_s_place_in_a_trace(serve: Serve) -> None:
+    place = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with serve() as api:
+        told = heard(api, Operation)
+        api.client.headers["traceparent"] = place
+        await api.import_soft()
+        del api.client.headers["traceparent"]
+        await api.alias("v1")
+        assert [made.parent for made in told] == [place, None]
 
 
 async def test_a_rollout_is_told_with_what_became_of_it(serve: Serve) -> None:
