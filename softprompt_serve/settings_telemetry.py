@@ -31,6 +31,15 @@ class TelemetrySettings(BaseSettings):
             "tokens. For a base model that is named here they count instead of the four above."
         ),
     ] = {}
+    metric_arms: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="Arms (prompt, version and how it was named) that have metrics of their "
+            "own on a server; what comes after is counted as `other`.",
+        ),
+    ] = 500
     trace_content: Annotated[
         bool,
         Field(

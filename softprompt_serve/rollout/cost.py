@@ -1,4 +1,7 @@
-"""What an answer costs, by prices per million tokens. Without a tariff a cost is absent, not zero."""
+"""What a request costs, by prices per million tokens: the one place where that is worked out.
+
+Metrics, spans and tallies all say what is said here. Without a tariff a cost is absent, not zero.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,8 @@ class Prices:
     def cost(self, event: RequestEvent) -> float | None:
         """USD of one request, or None if it has tokens of a sort that has no price.
 
-        Virtual tokens come first, so what the prefix cache had is theirs first.
+        Virtual tokens come first, so what the prefix cache had is theirs first. A request without
+        any token costs 0 where every sort has a price; else nothing is known of its cost either.
         """
         cached_virtual = min(event.cached_tokens, event.virtual_tokens)
         parts = (
@@ -60,10 +64,11 @@ class Prices:
             (event.virtual_tokens - cached_virtual, self.virtual),
             (event.output_tokens, self.output),
         )
+        used = [(tokens, price) for tokens, price in parts if tokens > 0]
+        if not used and not self.complete:
+            return None
         total = 0.0
-        for tokens, price in parts:
-            if tokens <= 0:
-                continue
+        for tokens, price in used:
             if price is None:
                 return None
             total += tokens * price

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.admin import probes, router
 from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.exposition import OpenMetrics
 from softprompt_serve.server.gate import AdminGate
 from softprompt_serve.server.hooks import hooks_router
 from softprompt_serve.server.rollouts import rollout_router
@@ -37,6 +38,7 @@ def attach(app: FastAPI, state: AppState) -> None:
             token.append(admin_token(state.settings))
         return token[0]
 
+    app.add_middleware(OpenMetrics)
     app.add_middleware(AdminGate, token=expected, max_bytes=state.settings.max_upload_bytes)
     app.add_middleware(ScopeMiddleware, events=state.events, tracing=lambda: state.tracing)
 

@@ -19,13 +19,14 @@ from softprompt_serve.registry.database import url_of
 from softprompt_serve.registry.objects import open_blobs
 from softprompt_serve.server.app import attach
 from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.gauges import Gauges
 from softprompt_serve.server.opening import following
 from softprompt_serve.server.residency import Residency
 from softprompt_serve.server.served import Served
 from softprompt_serve.server.state import AppState
 from softprompt_serve.settings import load_settings
 from softprompt_serve.shadow.runner import Runner
-from softprompt_serve.telemetry.prometheus import RequestMetrics
+from softprompt_serve.telemetry.metrics import Metrics
 from softprompt_serve.telemetry.spans import Describer
 from softprompt_serve.telemetry.tracing import Tracing
 from softprompt_serve.vllm_plugin import probe, seams
@@ -133,12 +134,24 @@ class SoftpromptEndpoint:
     def _measure(self, service: Service) -> Tracing | None:
         """Listen to all that happens from now on; None while tracing is off."""
         # vLLM's own /metrics reads this registry, or the files that it writes for several servers.
-        metrics = RequestMetrics(REGISTRY, service.prices)
-        metrics.listen_to(service.events)
         model = service.served.identity
+        name, revision = model.name or "unknown", model.revision
+        metrics = Metrics(
+            REGISTRY,
+            base_model=name,
+            prices=service.prices,
+            arms=self.settings.metric_arms,
+            build={
+                "version": __version__,
+                "vllm": self.state.vllm,
+                "base_revision": revision or "",
+            },
+        )
+        metrics.listen_to(service.events)
+        service.companions.append(Gauges(service, metrics))
         tracing = Tracing.from_environment(
             self.settings,
-            Describer(model.name or "unknown", model.revision, service.prices),
+            Describer(name, revision, service.prices),
             version=__version__,
             on_drop=partial(metrics.dropped, "span"),
         )

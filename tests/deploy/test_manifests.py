@@ -13,10 +13,12 @@ from deploy.manifests import DEPLOY, Manifest, manifests
 from prometheus_client import CollectorRegistry
 
 from softprompt_serve.cli.app import app as cli
+from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.rollout.spec import RolloutSpec
 from softprompt_serve.router.choose import split_model
 from softprompt_serve.server.hooks import Hook
-from softprompt_serve.telemetry.prometheus import LABELS, RequestMetrics
+from softprompt_serve.telemetry.labels import LABELS
+from softprompt_serve.telemetry.metrics import Metrics
 from softprompt_serve.testing import app_for_tests, service_for_tests
 
 if TYPE_CHECKING:
@@ -114,9 +116,13 @@ def test_a_pod_that_runs_our_command_gets_no_variables_of_services() -> None:
 
 def test_every_metric_and_label_is_one_of_ours() -> None:
     registry = CollectorRegistry()
-    RequestMetrics(registry)
+    Metrics(registry, base_model="base", prices=Prices(), arms=1, build={})
     families = {f.name: f.type for f in registry.collect()}
-    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    suffixes = {
+        "counter": ("_total",),
+        "gauge": ("",),
+        "histogram": ("_bucket", "_sum", "_count"),
+    }
     ours = {name + suffix for name, kind in families.items() for suffix in suffixes[kind]}
     for query in queries():
         assert set(re.findall(r"softprompt_[a-z_]+", query)) <= ours

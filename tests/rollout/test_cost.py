@@ -31,6 +31,13 @@ def test_a_price_that_is_not_needed_is_not_missed() -> None:
     assert Prices(input=2.0, output=8.0).cost(event(virtual_tokens=0)) is not None
 
 
+def test_a_request_without_tokens_costs_nothing_only_where_all_has_a_price() -> None:
+    nothing = event(visible_tokens=0, virtual_tokens=0, output_tokens=0)
+    assert PRICES.cost(nothing) == 0.0
+    assert Prices().cost(nothing) is None
+    assert Prices(input=2.0).cost(nothing) is None
+
+
 def test_a_price_of_zero_is_a_price() -> None:
     assert Prices(0.0, 0.0, 0.0, 0.0).cost(event()) == 0.0
 
