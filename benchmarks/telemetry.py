@@ -144,6 +144,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=200, help="per turn")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--metrics-only", action="store_true", help="`on` does not trace")
+    parser.add_argument(
+        "--control", action="store_true", help="`on` is off, too: what the arrangement itself does"
+    )
     return parser.parse_args()
 
 
@@ -168,10 +172,15 @@ def main() -> None:
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink.server_port}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     }
-    programs = {
+    silent = [sys.executable, str(Path(__file__).absolute()), SILENT]
+    programs: dict[str, tuple[list[str], dict[str, str]]] = {
         ON: ([sys.executable, "-m", "softprompt_serve.cli", "serve"], traced),
-        OFF: ([sys.executable, str(Path(__file__).absolute()), SILENT], {}),
+        OFF: (silent, {}),
     }
+    if options.control:
+        programs[ON] = (silent, {})
+    elif options.metrics_only:
+        programs[ON] = (programs[ON][0], {})
     benches: dict[str, Bench] = {}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         for variant, (program, extra) in programs.items():
