@@ -7,6 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
+from softprompt_serve.server.background import Background
 from softprompt_serve.telemetry.events import Applied, Loaded
 
 if TYPE_CHECKING:
@@ -45,21 +46,17 @@ class Gauges:
         self._every = every
         self._settle = settle
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("softprompt-gauges")
         service.events.listen(Applied, lambda _: self._changed.set())
         service.events.listen(Loaded, lambda _: self._changed.set())
 
     async def start(self) -> None:
         """Begin; waits for nothing."""
-        self._task = asyncio.create_task(self._live(), name="softprompt-gauges")
+        self._task.start(self._live())
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._task.stop()
 
     async def look(self) -> None:
         """Ask and show; what fails is logged once, and left for the next time."""

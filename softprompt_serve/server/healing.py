@@ -7,10 +7,10 @@ arm then takes no share here, and so no request would ever ask for it again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
+from softprompt_serve.server.background import Background
 from softprompt_serve.telemetry.events import Applied
 
 if TYPE_CHECKING:
@@ -27,19 +27,15 @@ class Healing:
     def __init__(self, service: Service, every_seconds: float = EVERY_SECONDS) -> None:
         self._service = service
         self._every_seconds = every_seconds
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("softprompt-healing")
 
     async def start(self) -> None:
         """Begin; waits for nothing."""
-        self._task = asyncio.create_task(self._live(), name="softprompt-healing")
+        self._task.start(self._live())
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._task.stop()
 
     async def tick(self) -> None:
         """Load what traffic may need and is not resident, and tell the others of it."""

@@ -8,6 +8,8 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from softprompt_serve.server.background import Background
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -46,19 +48,15 @@ class Presence:
         self._every_seconds = every_seconds
         self._asked = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="softprompt-presence")
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("softprompt-presence")
 
     async def start(self) -> None:
         """Begin to beat; waits for nothing."""
-        self._task = asyncio.create_task(self._live(), name="softprompt-presence")
+        self._task.start(self._live())
 
     async def stop(self) -> None:
         """Beat no more and leave; a database that is down lets the replica fall silent instead."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        if await self._task.stop():
             # Behind a beat that is still on its way, as there is one thread.
             with self._noted():
                 await self._call(self._replicas.leave, self._id)

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from softprompt_serve.telemetry.events import RequestEvent
+from softprompt_serve.telemetry.events import COMPLETIONS, RequestEvent, operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 CLIENT_CLOSED = 499
 """The status that is noted when the client went away before the answer was complete."""
-
-COMPLETIONS = "/v1/completions"
 
 _ERRORS_FROM = 400
 
@@ -138,7 +136,7 @@ class Record:
             prefill_seconds=self.prefill_seconds,
             lease_wait_seconds=self.lease_wait_seconds,
             trace=trace,
-            operation="text_completion" if path == COMPLETIONS else "chat",
+            operation=operation_of(path),
             path=path,
         )
 

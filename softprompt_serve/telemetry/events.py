@@ -11,7 +11,7 @@ import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Event = TypeVar("Event")
+
+COMPLETIONS: Final = "/v1/completions"
 
 FeedbackKind = Literal["thumbs_up", "thumbs_down", "escalation", "refund", "correction"]
 ShadowStage = Literal["offered", "shed", "compared", "scored"]
@@ -40,6 +42,11 @@ class TraceRef:
     trace_id: str
     span_id: str
     sampled: bool = True
+
+
+def operation_of(path: str) -> str:
+    """OpenTelemetry's ``gen_ai.operation.name`` of a route."""
+    return "text_completion" if path == COMPLETIONS else "chat"
 
 
 @dataclass(frozen=True, slots=True)

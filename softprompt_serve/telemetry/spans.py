@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.telemetry import span_names as names
+from softprompt_serve.telemetry.events import operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ class Describer:
             names.HTTP_ROUTE: path,
             names.SPAN_KIND: "LLM",
             names.PROVIDER: PROVIDER,
-            names.OPERATION: "text_completion" if path == "/v1/completions" else "chat",
+            names.OPERATION: operation_of(path),
             names.BASE_MODEL: self.base_model,
             **({names.BASE_REVISION: self.base_revision} if self.base_revision else {}),
         }
