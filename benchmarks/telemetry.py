@@ -28,7 +28,7 @@ import torch
 from side_by_side import Figures, free_port, machine, spread, wait_ready
 
 from softprompt_serve.demo.child import Server
-from softprompt_serve.telemetry.events import Events
+from softprompt_serve.telemetry.channel import Events
 
 ON, OFF = "on", "off"
 VARIANTS = (ON, OFF)

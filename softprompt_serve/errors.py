@@ -75,6 +75,13 @@ class Unauthorized(SoftpromptError):
     default_code = "invalid_admin_token"
 
 
+class Forbidden(SoftpromptError):
+    """A token that is ours, but not for this (403)."""
+
+    status = 403
+    default_code = "token_scope"
+
+
 class NotFound(SoftpromptError):
     """A prompt, version or alias that does not exist (404)."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import SecretStr
@@ -99,6 +99,8 @@ def _value(field: FieldInfo) -> str:
 def _type(annotation: Any) -> str:
     if get_origin(annotation) in {Union, types.UnionType}:
         annotation = next(kind for kind in get_args(annotation) if kind is not types.NoneType)
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(annotation))
     return _TYPES.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -1,10 +1,13 @@
-"""Settings of what is measured and kept: prices, and texts of shadow pairs."""
+"""Settings of what is measured, kept and told: prices, spans, metrics, logs, feedback, console.
+
+Spans themselves are switched on by OpenTelemetry's own variables (``OTEL_*``).
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
 from softprompt_serve.setting_types import Price, Tariffs
@@ -57,6 +60,34 @@ class TelemetrySettings(BaseSettings):
             "span: `(kind, text) -> text | None`, `kind` being `input` or `output`.",
         ),
     ] = None
+    log_format: Annotated[
+        Literal["text", "json"],
+        Field(description="How this server and vLLM write their logs: for people, or as JSON."),
+    ] = "text"
+    log_requests: Annotated[
+        bool, Field(description="Log one line for each request, without any text of it.")
+    ] = False
+    feedback_token: Annotated[
+        SecretStr | None,
+        Field(
+            min_length=8,
+            description="Bearer token with which applications send feedback and evaluations, and "
+            "can do nothing else. Unset: only the admin token may.",
+        ),
+    ] = None
+    feedback_responses: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100_000_000,
+            description="Answers that are remembered for feedback, the newest of all replicas. "
+            "`0`: none, and feedback is refused.",
+        ),
+    ] = 100_000
+    console: Annotated[bool, Field(description="Serve the web console at `/softprompts/`.")] = True
+    console_session_minutes: Annotated[
+        int, Field(ge=1, le=10_080, description="How long a login to the console lasts.")
+    ] = 480
     capture_content: Annotated[
         bool,
         Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from softprompt_serve.rollout.cost import Prices
-from softprompt_serve.telemetry.events import Events
+from softprompt_serve.telemetry.channel import Events
 from softprompt_serve.telemetry.metrics import Metrics
 
 BASE = "base-model"

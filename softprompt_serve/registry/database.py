@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, Self
 from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from softprompt_serve.errors import BadRequest, Unavailable
+from softprompt_serve.registry import schema
 from softprompt_serve.registry.postgres import DRIVERS, PostgresServer
 from softprompt_serve.registry.sqlite import SqliteFile
 
@@ -90,12 +88,35 @@ class Database:
         """
         database = cls(_backend_of(url))
         try:
-            with database._guarded(), database._backend.preparing() as connection:
-                _migrate(connection, database._backend.label)
+            database._upgrade()
         except BaseException:
             database.close()
             raise
         return database
+
+    @classmethod
+    def migrate(cls, url: str) -> schema.Schema:
+        """As :meth:`open`, and that is all; returns where the tables were before."""
+        database = cls(_backend_of(url))
+        try:
+            return database._upgrade()
+        finally:
+            database.close()
+
+    @classmethod
+    def look(cls, url: str) -> schema.Schema:
+        """Where a catalogue's tables stand; creates and changes nothing.
+
+        Raises:
+            BadRequest, Unavailable: as :meth:`open`; a SQLite file must be there.
+        """
+        database = cls(_backend_of(url))
+        backend = database._backend
+        try:
+            with database._guarded(), backend.reads.connect() as connection:
+                return schema.look(connection, backend.label)
+        finally:
+            database.close()
 
     def close(self) -> None:
         """Close all connections, and tell no subscriber any more."""
@@ -145,6 +166,10 @@ class Database:
         """
         return self._backend.subscribe(wake)
 
+    def _upgrade(self) -> schema.Schema:
+        with self._guarded(), self._backend.preparing() as connection:
+            return schema.upgrade(connection, self._backend.label)
+
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         errors: tuple[type[Exception], ...] = (SQLAlchemyError, *self._backend.errors)
@@ -178,14 +203,3 @@ def _backend_of(url: str) -> Backend:
         "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters percent-encoded."
     )
     raise BadRequest(msg, code="invalid_setting", param="SOFTPROMPT_DATABASE_URL")
-
-
-def _migrate(connection: Connection, label: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", "softprompt_serve.registry:migrations")
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        msg = f"The catalogue {label} was written by a later release of softprompt-serve: {error}."
-        raise Unavailable(msg, code="catalogue_unavailable") from error

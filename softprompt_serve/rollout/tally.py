@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
     from softprompt_serve.rollout.histogram import Kind
-    from softprompt_serve.telemetry.events import RequestEvent
+    from softprompt_serve.telemetry.events import Feedback, RequestEvent
 
 REQUESTS: Final = "requests"
 SHADOW: Final = "shadow"
@@ -98,7 +98,7 @@ class Counts:
 
 
 class Tallier:
-    """A listener of request events: counts those whose version the sticky split chose.
+    """A listener of requests and feedback: counts what the sticky split chose a version for.
 
     It is used on the event loop alone. Per prompt only the newest epoch is kept, so that it stays
     as small as the rollouts' arms times the declared cohorts.
@@ -138,11 +138,15 @@ class Tallier:
         if (cost := self._prices.cost(event)) is not None:
             counts.measure("cost", cost)
 
-    def feedback(self, prompt: str, epoch: int, version: str, cohort: str, *, failed: bool) -> None:
-        """Count what a user thought of an answer; at most once for each answer."""
-        if (counts := self._counts(prompt, epoch, version, cohort)) is not None:
-            counts.count("feedback")
-            counts.count("feedback_failures", int(failed))
+    def reacted(self, told: Feedback) -> None:
+        """Count that a user reacted to an answer, and was unhappy with it; each once an answer."""
+        answer = told.answer
+        if not answer.compared or answer.generation <= 0 or not (told.first or told.first_unhappy):
+            return
+        counts = self._counts(answer.prompt, answer.epoch, answer.version, answer.cohort)
+        if counts is not None:
+            counts.count("feedback", int(told.first))
+            counts.count("feedback_failures", int(told.first_unhappy))
 
     def dirty(self, replica: str) -> list[Tally]:
         """Rows that changed since they were last asked for; copies."""

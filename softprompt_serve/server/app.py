@@ -8,6 +8,7 @@ from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.admin import probes, router
 from softprompt_serve.server.auth import admin_token
 from softprompt_serve.server.exposition import OpenMetrics
+from softprompt_serve.server.feedback import feedback_router
 from softprompt_serve.server.gate import AdminGate
 from softprompt_serve.server.hooks import hooks_router
 from softprompt_serve.server.rollouts import rollout_router
@@ -30,6 +31,7 @@ def attach(app: FastAPI, state: AppState) -> None:
     app.include_router(router)
     app.include_router(rollout_router)
     app.include_router(shadow_router)
+    app.include_router(feedback_router)
     app.include_router(hooks_router)
     token: list[str] = []
 
@@ -39,7 +41,12 @@ def attach(app: FastAPI, state: AppState) -> None:
         return token[0]
 
     app.add_middleware(OpenMetrics)
-    app.add_middleware(AdminGate, token=expected, max_bytes=state.settings.max_upload_bytes)
+    app.add_middleware(
+        AdminGate,
+        token=expected,
+        max_bytes=state.settings.max_upload_bytes,
+        feedback_token=state.settings.feedback_token,
+    )
     app.add_middleware(ScopeMiddleware, events=state.events, tracing=lambda: state.tracing)
 
 

@@ -43,11 +43,14 @@ def stored_token(settings: Settings) -> str | None:
     return path.read_text().strip() if path.is_file() else None
 
 
-def check_bearer(authorization: str | None, token: str) -> None:
+def check_bearer(authorization: str | None, token: str, *, lesser: str | None = None) -> bool:
     """Accept ``Bearer TOKEN``, or ``Basic`` with any user and the token as password.
 
     Basic is for callers that know an address and no header: many clients send what stands before
     the ``@`` of ``http://user:TOKEN@host/`` (RFC 7617). Compared in constant time.
+
+    Returns:
+        Whether it is the admin's ``token``, and not the one that may do ``lesser`` things.
 
     Raises:
         Unauthorized: ``missing_admin_token`` or ``invalid_admin_token``.
@@ -56,9 +59,12 @@ def check_bearer(authorization: str | None, token: str) -> None:
     if not given:
         msg = "Admin calls need `Authorization: Bearer TOKEN` (SOFTPROMPT_ADMIN_TOKEN)."
         raise Unauthorized(msg, code="missing_admin_token")
-    if not secrets.compare_digest(given, token.encode()):
-        msg = "The admin token is not the one this server expects."
-        raise Unauthorized(msg, code="invalid_admin_token")
+    if secrets.compare_digest(given, token.encode()):
+        return True
+    if lesser is not None and secrets.compare_digest(given, lesser.encode()):
+        return False
+    msg = "The admin token is not the one this server expects."
+    raise Unauthorized(msg, code="invalid_admin_token")
 
 
 def _given(authorization: str) -> bytes:

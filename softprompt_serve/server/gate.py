@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from softprompt_serve.errors import SoftpromptError, TooLarge
+from softprompt_serve.errors import Forbidden, SoftpromptError, TooLarge
 from softprompt_serve.server.auth import check_bearer
 from softprompt_serve.server.scope import error_response, route_path
 from softprompt_serve.telemetry.operations import PARENT
@@ -17,60 +17,81 @@ from softprompt_serve.telemetry.operations import PARENT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pydantic import SecretStr
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREFIX = "/softprompts/v1"
 OPEN = frozenset({f"{PREFIX}/healthz", f"{PREFIX}/readyz"})
+FEEDBACK = frozenset({f"{PREFIX}/feedback", f"{PREFIX}/evaluations"})
+"""All that an application's own token is for."""
+
+FEEDBACK_BYTES = 65_536
 
 
 class AdminGate:
     """Checks the bearer token and bounds the body of calls under :data:`PREFIX`."""
 
-    def __init__(self, app: ASGIApp, token: Callable[[], str], max_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: Callable[[], str],
+        max_bytes: int,
+        feedback_token: SecretStr | None = None,
+    ) -> None:
         """Guard ``app``; ``token`` is asked for on each call, ``max_bytes`` is per body."""
         self.app = app
         self.token = token
         self.max_bytes = max_bytes
+        self.feedback_token = None if feedback_token is None else feedback_token.get_secret_value()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, or answer 401 or 413; what it changes is traced below its caller."""
+        """Pass the call on, or refuse it; what it changes is traced below its caller."""
         path = route_path(scope)
         if scope["type"] != "http" or not path.startswith(PREFIX) or path in OPEN:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        most = FEEDBACK_BYTES if path in FEEDBACK else self.max_bytes
         try:
-            check_bearer(headers.get("authorization"), self.token())
-            self._check_length(headers.get("content-length"))
+            self._check_token(headers.get("authorization"), path)
+            _check_length(headers.get("content-length"), most)
         except SoftpromptError as error:
             await error_response(error)(scope, receive, send)
             return
         token = PARENT.set(headers.get("traceparent"))
         try:
-            await self.app(scope, self._counted(receive), send)
+            await self.app(scope, _counted(receive, most), send)
         finally:
             PARENT.reset(token)
 
-    def _check_length(self, declared: str | None) -> None:
-        if declared is not None and declared.isdecimal() and int(declared) > self.max_bytes:
-            raise self._too_large()
+    def _check_token(self, authorization: str | None, path: str) -> None:
+        admin = check_bearer(authorization, self.token(), lesser=self.feedback_token)
+        if not admin and path not in FEEDBACK:
+            msg = "This token may only send feedback and evaluations; expected the admin token."
+            raise Forbidden(msg, code="token_scope")
 
-    def _counted(self, receive: Receive) -> Receive:
-        received = 0
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise self._too_large()
-            return message
+def _check_length(declared: str | None, most: int) -> None:
+    if declared is not None and declared.isdecimal() and int(declared) > most:
+        raise _too_large(most)
 
-        return counted
 
-    def _too_large(self) -> TooLarge:
-        msg = (
-            f"The body is larger than {self.max_bytes} bytes; "
-            "SOFTPROMPT_MAX_UPLOAD_BYTES raises the limit."
-        )
-        return TooLarge(msg)
+def _counted(receive: Receive, most: int) -> Receive:
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise _too_large(most)
+        return message
+
+    return counted
+
+
+def _too_large(most: int) -> TooLarge:
+    msg = f"The body is larger than {most} bytes"
+    if most != FEEDBACK_BYTES:
+        msg += "; SOFTPROMPT_MAX_UPLOAD_BYTES raises the limit"
+    return TooLarge(f"{msg}.")

@@ -7,6 +7,7 @@ import socket
 import uuid
 from typing import TYPE_CHECKING
 
+from softprompt_serve.registry.answers import Answers
 from softprompt_serve.registry.feed import Feed
 from softprompt_serve.registry.leases import Leases
 from softprompt_serve.registry.replicas import Replicas, Serving
@@ -19,9 +20,10 @@ from softprompt_serve.server.controller import Controller, Pace
 from softprompt_serve.server.healing import Healing
 from softprompt_serve.server.judging import Judge
 from softprompt_serve.server.presence import Presence
+from softprompt_serve.server.remembering import Remembering
 from softprompt_serve.server.service import Service
 from softprompt_serve.shadow.capture import Capture
-from softprompt_serve.telemetry.events import Applied, RequestEvent
+from softprompt_serve.telemetry.events import Applied, Feedback, RequestEvent
 
 if TYPE_CHECKING:
     from softprompt_serve.registry.catalog import Catalogue
@@ -69,6 +71,12 @@ def following(
     service.events.listen(Applied, lambda _: presence.report())
     tallier = Tallier(prices)
     service.events.listen(RequestEvent, tallier)
+    service.events.listen(Feedback, tallier.reacted)
+    if settings.feedback_responses:
+        answers = Answers(database, settings.feedback_responses)
+        service.remembering = Remembering(answers, service.events.emit)
+        service.events.listen(RequestEvent, service.remembering)
+        service.companions.append(service.remembering)
     controller = Controller(
         judge=Judge(service.rollouts, service.tallies, labels.all_cohorts),
         replicas=service.replicas,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from softprompt_serve.errors import SoftpromptError
     from softprompt_serve.router.choose import Decision
     from softprompt_serve.server.residency import Lease
-    from softprompt_serve.telemetry.events import Events
+    from softprompt_serve.telemetry.channel import Events
     from softprompt_serve.telemetry.tracing import RequestSpan, Tracing
 
 COVERED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})

@@ -18,7 +18,8 @@ from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
 from softprompt_serve.server.residency import Residency, restore_all
 from softprompt_serve.shadow.ledger import Ledger
-from softprompt_serve.telemetry.events import Applied, Events, Seen
+from softprompt_serve.telemetry.channel import Events
+from softprompt_serve.telemetry.events import Applied, Seen
 from softprompt_serve.telemetry.operations import operation
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from softprompt_serve.release.records import ReleaseRecord
     from softprompt_serve.rollout.cost import Prices
     from softprompt_serve.router.ask import Labels
+    from softprompt_serve.server.remembering import Remembering
     from softprompt_serve.server.served import Served
     from softprompt_serve.settings import Settings
     from softprompt_serve.shadow.capture import Capture
@@ -59,6 +61,7 @@ class Service:
         replica: this process's id among those that share the catalogue.
         ledger: what is counted of shadows here.
         capture: what keeps a sample of their pairs, or None while content capture is off.
+        remembering: what remembers answers for feedback, or None while that is off.
         unloadable: why a version is not resident, by its label.
         companions: started after the feed and stopped before it, in reverse.
     """
@@ -78,6 +81,7 @@ class Service:
     replica: str
     events: Events = field(default_factory=Events)
     capture: Capture | None = None
+    remembering: Remembering | None = None
     snapshot: Snapshot = EMPTY
     unloadable: dict[str, str] = field(default_factory=dict)
     companions: list[Companion] = field(default_factory=list)

@@ -13,7 +13,7 @@ from softprompt_serve.server.schemas import Readiness, ServerOut
 if TYPE_CHECKING:
     from softprompt_serve.server.service import Service
     from softprompt_serve.settings import Settings
-    from softprompt_serve.telemetry.events import Events
+    from softprompt_serve.telemetry.channel import Events
     from softprompt_serve.telemetry.tracing import Tracing
 
 

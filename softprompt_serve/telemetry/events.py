@@ -1,31 +1,23 @@
-"""What happened, as one plain value each, and those who listen to it.
-
-Listeners are called in turn, by whoever emits: for a request in its own task, after its last byte.
-Each must only count or enqueue. One that fails is logged and hinders neither the emitter nor the
-others. Everything is emitted on the event loop.
-"""
+"""What happened, as one plain value each; :mod:`~softprompt_serve.telemetry.channel` tells it."""
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from softprompt_serve.registry.snapshot import Snapshot
     from softprompt_serve.router.choose import Decision
 
-logger = logging.getLogger(__name__)
-
-Event = TypeVar("Event")
-
 COMPLETIONS: Final = "/v1/completions"
 
 FeedbackKind = Literal["thumbs_up", "thumbs_down", "escalation", "refund", "correction"]
+UNHAPPY: Final = frozenset({"thumbs_down", "escalation", "refund", "correction"})
+"""Kinds of feedback that find fault with an answer."""
+
 ShadowStage = Literal["offered", "shed", "compared", "scored"]
 
 
@@ -164,11 +156,15 @@ class Feedback:
         answer: the answer that it is about.
         kind: what happened.
         value: a number that goes with it (an amount, a rating), or None.
+        first: nobody had done anything about the answer before.
+        first_unhappy: it is the first that finds fault with the answer.
     """
 
     answer: Answered
     kind: FeedbackKind
     value: float | None = None
+    first: bool = True
+    first_unhappy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +182,21 @@ class Evaluation:
     name: str
     passed: bool
     score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Something that should have been kept or told was lost.
+
+    Attributes:
+        what: ``span``, ``answer``.
+        reason: why, in one word.
+        count: how many of them.
+    """
+
+    what: str
+    reason: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,23 +286,3 @@ class Applied:
     """This server serves a new snapshot of the catalogue now."""
 
     snapshot: Snapshot
-
-
-class Events:
-    """Hands each event to all who listen to its kind."""
-
-    def __init__(self) -> None:
-        """Nobody listens yet."""
-        self._listeners: defaultdict[type, list[Callable[[Any], None]]] = defaultdict(list)
-
-    def listen(self, kind: type[Event], listener: Callable[[Event], None]) -> None:
-        """Call ``listener`` with each event of exactly that kind from now on."""
-        self._listeners[kind].append(listener)
-
-    def emit(self, event: object) -> None:
-        """Tell everyone who listens to this kind."""
-        for listener in self._listeners[type(event)]:
-            try:
-                listener(event)
-            except Exception:
-                logger.exception("A listener of %s failed.", type(event).__name__)

@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge
 from softprompt_serve.telemetry.bank_metrics import BankMetrics
 from softprompt_serve.telemetry.events import (
     Applied,
+    Dropped,
     Evaluation,
     Feedback,
     Loaded,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from softprompt_serve.registry.snapshot import Snapshot, Version
     from softprompt_serve.rollout.cost import Prices
-    from softprompt_serve.telemetry.events import Events
+    from softprompt_serve.telemetry.channel import Events
 
 BUILD: Final = ("version", "vllm", "base_model", "base_revision")
 
@@ -102,6 +103,7 @@ class Metrics:
         events.listen(Feedback, self._requests.reacted)
         events.listen(Evaluation, self._requests.judged)
         events.listen(ShadowEvent, self._shadows)
+        events.listen(Dropped, lambda lost: self.dropped(lost.what, lost.reason, lost.count))
         events.listen(Loaded, self._bank.loaded)
         events.listen(Operation, self._operations)
         events.listen(Seen, self._seen)

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from softprompt_serve.settings import Settings
+    from softprompt_serve.telemetry.channel import Events
     from softprompt_serve.telemetry.content import Kind
-    from softprompt_serve.telemetry.events import Events, RequestEvent, TraceRef
+    from softprompt_serve.telemetry.events import RequestEvent, TraceRef
     from softprompt_serve.telemetry.spans import Attributes, Describer
 
 logger = logging.getLogger(__name__)

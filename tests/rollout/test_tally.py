@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from rollout.events import event
-from router.catalogues import EPOCH
+from router.catalogues import EPOCH, GENERATION
 
 from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.rollout.tally import Counts, Tallier
+from softprompt_serve.telemetry.events import Answered, Feedback
 
 PRICES = Prices(2.0, 0.5, 1.0, 8.0)
 
@@ -93,15 +94,49 @@ def test_an_answer_without_a_tariff_has_no_cost() -> None:
     assert "cost" not in counted(event())
 
 
+def reaction(kind: Any = "thumbs_down", *, compared: bool = True, **fields: Any) -> Feedback:
+    answer = Answered(
+        response_id="chatcmpl-1",
+        trace=None,
+        prompt="support",
+        version="v2",
+        digest="d",
+        arm="v2",
+        cohort="default",
+        route="default",
+        generation=fields.pop("generation", GENERATION),
+        epoch=EPOCH,
+        compared=compared,
+        at=0.0,
+    )
+    return Feedback(answer, kind, **fields)
+
+
 def test_feedback_is_counted_with_the_answers_that_it_is_about() -> None:
     tallier = Tallier()
     for found in (event(), event(), event()):
         tallier(found)
-    tallier.feedback("support", EPOCH, "v2", "default", failed=True)
-    tallier.feedback("support", EPOCH, "v2", "default", failed=False)
+    tallier.reacted(reaction(first_unhappy=True))
+    tallier.reacted(reaction("thumbs_up"))
     (row,) = tallier.dirty("a-replica")
     found = {name: row.data[name] for name in ("requests", "feedback", "feedback_failures")}
     assert found == {"requests": 3, "feedback": 2, "feedback_failures": 1}
+
+
+def test_an_answer_is_counted_once_however_much_is_said_of_it() -> None:
+    tallier = Tallier()
+    tallier.reacted(reaction("thumbs_up"))
+    tallier.reacted(reaction("refund", first=False, first_unhappy=True))
+    tallier.reacted(reaction("escalation", first=False))
+    (row,) = tallier.dirty("a-replica")
+    assert (row.data["feedback"], row.data["feedback_failures"]) == (1, 1)
+
+
+@pytest.mark.parametrize("fields", [{"compared": False}, {"generation": 0}])
+def test_feedback_on_what_the_split_did_not_choose_is_not_compared(fields: dict[str, Any]) -> None:
+    tallier = Tallier()
+    tallier.reacted(reaction(**fields))
+    assert tallier.dirty("a-replica") == []
 
 
 def test_only_what_changed_is_given_and_it_holds_everything() -> None:

@@ -229,7 +229,13 @@ async def test_everything_else_needs_one(serve: Serve) -> None:
         opened = {f"{V1}/healthz", f"{V1}/readyz"}
         for path, methods in schema["paths"].items():
             for method in methods:
-                url = path.format(name="support", version="v1", alias="production", hook="rollout")
+                url = path.format(
+                    name="support",
+                    version="v1",
+                    alias="production",
+                    hook="rollout",
+                    response_id="chatcmpl-1",
+                )
                 answer = await api.client.request(method, url)
                 assert (answer.status_code == 401) == (path not in opened), (method, path)
 
@@ -320,6 +326,9 @@ async def test_openapi_describes_every_route_its_errors_and_the_token(serve: Ser
             "/hooks/flagger/{hook}",
             "/residency",
             "/audit",
+            "/feedback",
+            "/evaluations",
+            "/responses/{response_id}",
         }
         assert "HTTPBearer" in schema["components"]["securitySchemes"]
         for path, methods in schema["paths"].items():

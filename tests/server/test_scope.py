@@ -22,7 +22,8 @@ from softprompt_serve.server.scope import (
     error_response,
     route_path,
 )
-from softprompt_serve.telemetry.events import Events, RequestEvent
+from softprompt_serve.telemetry.channel import Events
+from softprompt_serve.telemetry.events import RequestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

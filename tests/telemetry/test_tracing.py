@@ -21,10 +21,10 @@ from rollout.events import event
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.telemetry import otlp, span_names
+from softprompt_serve.telemetry.channel import Events
 from softprompt_serve.telemetry.events import (
     Answered,
     Evaluation,
-    Events,
     Feedback,
     Operation,
     TraceRef,
