@@ -40,21 +40,23 @@ check: ## Run every test that needs no engine, on the checkout
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python -m pytest -m "not engine" $(PYTEST)
 
-lint: ## Check style, types and that docs/settings.md is current
+lint: ## Check style, types, and that what is generated is current
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m softprompt_serve.settings_docs --check
+	@PYTHONPATH=deploy/grafana $(BIN)/python -m dashboards --check
 
 format: ## Format the code and fix what can be fixed
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: ## Write docs/settings.md from the settings
-	@$(PYTHON) scripts/bootstrap.py
+docs: ## Write docs/settings.md and the dashboards
+	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python -m softprompt_serve.settings_docs
+	@PYTHONPATH=deploy/grafana $(BIN)/python -m dashboards
 
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo

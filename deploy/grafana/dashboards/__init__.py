@@ -1,0 +1,1 @@
+"""Dashboards as code: each module says one, ``python -m dashboards`` writes their JSON."""
