@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from softprompt_serve.demo.prepare import prepare
 
 PROMPTS = Path(str(files("softprompt_serve.demo"))) / "prompts"
+FEEDBACK_TOKEN = "what-applications-have"
 TICKET = "My parcel was due on Monday and the tracking page has not moved since."
 
 
@@ -71,6 +72,7 @@ def server(
             "SOFTPROMPT_LONG_CONTEXT_TOKENS": "600",
             "SOFTPROMPT_CAPTURE_CONTENT": "true",
             "SOFTPROMPT_CONTROLLER_SECONDS": "0.1",
+            "SOFTPROMPT_FEEDBACK_TOKEN": FEEDBACK_TOKEN,
             **spans.environ,
             "VLLM_SERVER_DEV_MODE": "1",  # lets tests play the rogue at the workers
         },
