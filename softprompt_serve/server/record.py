@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from softprompt_serve.telemetry.events import COMPLETIONS, RequestEvent, operation_of
+from softprompt_serve.telemetry.events import COMPLETIONS, RESPONSES, RequestEvent, operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,8 @@ CLIENT_CLOSED = 499
 """The status that is noted when the client went away before the answer was complete."""
 
 _ERRORS_FROM = 400
+_NUMBERED = {COMPLETIONS: "-", RESPONSES: "_"}
+"""Routes whose inputs get ids of their own: the answer's, this, and a number (vLLM 0.32)."""
 
 
 class Record:
@@ -142,5 +144,6 @@ class Record:
 
 
 def _response_id(request_id: str, path: str) -> str:
-    """What the client reads: the engine's id, which numbers the inputs of a completion."""
-    return request_id.rpartition("-")[0] if path == COMPLETIONS else request_id
+    """What the client reads: the engine's id without the number of its input."""
+    numbered = _NUMBERED.get(path)
+    return request_id if numbered is None else request_id.rpartition(numbered)[0]

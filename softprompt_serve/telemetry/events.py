@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from softprompt_serve.router.choose import Decision
 
 COMPLETIONS: Final = "/v1/completions"
+RESPONSES: Final = "/v1/responses"
 
 FeedbackKind = Literal["thumbs_up", "thumbs_down", "escalation", "refund", "correction"]
 UNHAPPY: Final = frozenset({"thumbs_down", "escalation", "refund", "correction"})

@@ -68,7 +68,7 @@ def test_a_wait_for_the_version_is_noted_also_if_it_was_in_vain() -> None:
     [
         ("/v1/chat/completions", "chatcmpl-a-b", "chatcmpl-a-b", "chat"),
         ("/v1/completions", "cmpl-a-b-0", "cmpl-a-b", "text_completion"),
-        ("/v1/responses", "resp_1", "resp_1", "chat"),
+        ("/v1/responses", "resp_a_0", "resp_a", "chat"),
         ("/v1/chat/completions", "", "", "chat"),
         ("/v1/completions", "", "", "text_completion"),
     ],
