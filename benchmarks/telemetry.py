@@ -1,8 +1,10 @@
-"""What does telemetry cost? Requests per second with everything on and with nothing, side by side.
+"""What does telemetry cost? One server switches it on and off between short turns of one run.
 
-Two servers take turns on one machine, and the other one idles: `on` counts every metric and
-traces every request to an OTLP receiver on loopback; `off` has no listener at all. A turn sends many short requests, a fixed number at once, over connections that are kept. The
-figure to trust is the ratio of the two within a round.
+Turns go round the variants in a drawn order: `off` (nobody listens to an event, no span begins),
+`metrics` (everything is counted and remembered), `spans` (and every request is a span that is
+exported), `all` (and vLLM exports its own span of each, too). A turn sends many short requests, a
+fixed number at once. The figures to trust are ratios within a round, with the interval of their
+mean; and the server's own processor time per request, which other processes don't disturb.
 
     python benchmarks/telemetry.py --model DIR     # the demo model (softprompt_serve.demo.prepare)
 """
@@ -12,29 +14,79 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
+import signal
+import statistics
 import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import safetensors.torch
 import torch
-from side_by_side import Figures, free_port, machine, spread, wait_ready
+from side_by_side import Figures, free_port, machine, wait_ready
 
 from softprompt_serve.demo.child import Server
 from softprompt_serve.telemetry.channel import Events
 
-ON, OFF = "on", "off"
-VARIANTS = (ON, OFF)
+OFF, METRICS, SPANS, ALL = VARIANTS = ("off", "metrics", "spans", "all")
 BASE, TOKEN = "base", "a-token-for-benchmarks"
 ADMIN = "/softprompts/v1"
-SILENT = "--serve-without-listeners"
+SWITCHED = "--serve-with-a-switch"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Switch:
+    """In the server: how much telemetry there is, set from outside by a signal."""
+
+    level = VARIANTS.index(ALL)
+
+    @classmethod
+    def at_least(cls, variant: str) -> bool:
+        return cls.level >= VARIANTS.index(variant)
+
+
+def signal_of(variant: str) -> int:
+    """The signal that chooses a variant."""
+    return int(signal.SIGRTMIN) + VARIANTS.index(variant)
+
+
+def serve_with_a_switch(pid_file: Path, flags: list[str]) -> None:
+    """``softprompt-serve serve`` with everything on, until a signal says otherwise."""
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    from softprompt_serve.server.scope import ScopeMiddleware
+    from softprompt_serve.vllm_plugin.launch import serve
+
+    emit, init, trace = Events.emit, ScopeMiddleware.__init__, OutputProcessor.do_tracing
+
+    def switched_emit(events: Events, event: object) -> None:
+        if Switch.at_least(METRICS):
+            emit(events, event)
+
+    def switched_init(scope: ScopeMiddleware, *given: Any, tracing: Any, **named: Any) -> None:
+        def when_on() -> Any:
+            return tracing() if Switch.at_least(SPANS) else None
+
+        init(scope, *given, tracing=when_on, **named)
+
+    def switched_trace(processor: OutputProcessor, *given: Any) -> None:
+        if Switch.at_least(ALL):
+            trace(processor, *given)
+
+    Events.emit = switched_emit  # type: ignore[method-assign]
+    ScopeMiddleware.__init__ = switched_init  # type: ignore[method-assign]
+    OutputProcessor.do_tracing = switched_trace
+    for level, variant in enumerate(VARIANTS):
+        signal.signal(signal_of(variant), lambda *_, level=level: setattr(Switch, "level", level))
+    pid_file.write_text(str(os.getpid()))
+    serve(flags)
 
 
 class Sink(BaseHTTPRequestHandler):
@@ -55,12 +107,16 @@ class Sink(BaseHTTPRequestHandler):
 
 
 class Bench:
-    """One server's callers."""
+    """The server's callers."""
 
-    def __init__(self, options: argparse.Namespace, config: dict[str, int], url: str) -> None:
+    def __init__(
+        self, options: argparse.Namespace, config: dict[str, int], url: str, pid: int
+    ) -> None:
         self.options = options
+        self.pid = pid
         self.hidden_size, self.vocabulary = config["hidden_size"], config["vocab_size"]
         self.rng = random.Random(options.seed)
+        self.rates, self.seconds = Figures(), Figures()
         self.client = httpx.AsyncClient(base_url=url, timeout=600, trust_env=False)
 
     async def upload(self) -> None:
@@ -78,8 +134,21 @@ class Bench:
         )
         answer.raise_for_status()
 
-    async def turn(self) -> float:
-        """Requests per second, of as many as one turn has."""
+    async def run(self) -> None:
+        """All rounds; the first warms up."""
+        async with self.client:
+            await self.upload()
+            for number in range(self.options.rounds + 1):
+                for variant in self.rng.sample(VARIANTS, len(VARIANTS)):
+                    os.kill(self.pid, signal_of(variant))
+                    rate, seconds = await self._turn()
+                    if number:
+                        self.rates.add(variant, rate)
+                        self.seconds.add(variant, seconds)
+                print(f"  round {number} of {self.options.rounds}", file=sys.stderr, flush=True)
+
+    async def _turn(self) -> tuple[float, float]:
+        """Requests per second, and processor seconds of the server's own process for each."""
         free = asyncio.Semaphore(self.options.concurrency)
 
         async def ask() -> None:
@@ -92,42 +161,42 @@ class Bench:
                 answer = await self.client.post("/v1/completions", json=body)
             answer.raise_for_status()
 
-        begun = time.perf_counter()
-        await asyncio.gather(*(ask() for _ in range(self.options.requests)))
-        return self.options.requests / (time.perf_counter() - begun)
+        requests = self.options.requests
+        begun, used = time.perf_counter(), self._processor_seconds()
+        await asyncio.gather(*(ask() for _ in range(requests)))
+        rate = requests / (time.perf_counter() - begun)
+        return rate, (self._processor_seconds() - used) / requests
+
+    def _processor_seconds(self) -> float:
+        """What the API server's process has used, all threads of it; the engine is another one."""
+        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = after_name[11:13]
+        return (int(user) + int(system)) / TICKS
 
 
-async def measure(benches: dict[str, Bench], rounds: int) -> Figures:
-    """Rounds of both, beginning with each in turn."""
-    found = Figures()
-    try:
-        for bench in benches.values():
-            await bench.upload()
-        for number in range(rounds + 1):  # the first warms up
-            for variant in VARIANTS if number % 2 else VARIANTS[::-1]:
-                rate = await benches[variant].turn()
-                if number:
-                    found.add(variant, rate)
-            print(f"  round {number} of {rounds}", file=sys.stderr, flush=True)
-    finally:
-        for bench in benches.values():
-            await bench.client.aclose()
-    return found
+def interval(ratios: list[float]) -> str:
+    """Geometric mean with its 95 % interval (normal, of the logarithms)."""
+    logs = [math.log(ratio) for ratio in ratios]
+    mean, error = statistics.mean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
+    low, middle, high = (math.exp(mean + 1.96 * k * error) for k in (-1, 0, 1))
+    return f"{middle:.4f} ({low:.4f} to {high:.4f})"
 
 
-def table(found: Figures, options: argparse.Namespace) -> str:
-    """Markdown: the medians, and the ratio within a round."""
+def table(bench: Bench, options: argparse.Namespace) -> str:
+    """Markdown: rates, their ratio within a round, and processor time."""
     lines = [
         (
             f"{options.requests} requests a turn, {options.concurrency} at once, {options.rows} "
             f"virtual + {options.visible} visible tokens, {options.output} generated; "
             f"{options.rounds} rounds.\n"
         ),
-        "| telemetry | requests/s | ÷ off |",
-        "| --- | ---: | ---: |",
+        "| telemetry | requests/s | ÷ off, mean with its 95 % interval | API server, ms/request |",
+        "| --- | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {variant} | {found.median(variant):.2f} | {spread(found.ratios(variant, OFF))} |"
+        f"| {variant} | {bench.rates.median(variant):.2f} "
+        f"| {interval(bench.rates.ratios(variant, OFF)) if variant != OFF else '1'} "
+        f"| {1000 * statistics.mean(bench.seconds.rounds[variant]):.2f} |"
         for variant in VARIANTS
     ]
     return "\n".join(lines)
@@ -141,67 +210,43 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--visible", type=int, default=16, help="visible tokens")
     parser.add_argument("--output", type=int, default=4, help="generated tokens")
     parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--requests", type=int, default=200, help="per turn")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--requests", type=int, default=48, help="per turn")
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--metrics-only", action="store_true", help="`on` does not trace")
-    parser.add_argument(
-        "--control", action="store_true", help="`on` is off, too: what the arrangement itself does"
-    )
     return parser.parse_args()
-
-
-def serve_without_listeners(flags: list[str]) -> None:
-    """``softprompt-serve serve`` whose events nobody hears: what a server costs without telemetry."""
-    from softprompt_serve.vllm_plugin.launch import serve
-
-    Events.listen = lambda *_: None  # type: ignore[method-assign]
-    serve(flags)
 
 
 def main() -> None:
     """Run and print a Markdown table."""
-    if SILENT in sys.argv[1:2]:
-        serve_without_listeners(sys.argv[2:])
+    if SWITCHED in sys.argv[1:2]:
+        serve_with_a_switch(Path(sys.argv[2]), sys.argv[3:])
         return
     options = arguments()
     config = json.loads((options.model / "config.json").read_text())
     sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=sink.serve_forever, daemon=True).start()
-    traced = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink.server_port}",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-    }
-    silent = [sys.executable, str(Path(__file__).absolute()), SILENT]
-    programs: dict[str, tuple[list[str], dict[str, str]]] = {
-        ON: ([sys.executable, "-m", "softprompt_serve.cli", "serve"], traced),
-        OFF: (silent, {}),
-    }
-    if options.control:
-        programs[ON] = (silent, {})
-    elif options.metrics_only:
-        programs[ON] = (programs[ON][0], {})
-    benches: dict[str, Bench] = {}
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        for variant, (program, extra) in programs.items():
-            port = free_port()
-            flags = [
-                *("--served-model-name", BASE, "--dtype", "float32", "--max-model-len", "512"),
-                *("--enforce-eager", "--host", "127.0.0.1", "--port", str(port)),
-            ]
-            home = Path(scratch) / variant
-            environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, **extra} | {
-                "SOFTPROMPT_HOME": str(home),
-                "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
-            }
-            command = [*program, str(options.model.absolute()), *flags]
-            server = stack.enter_context(Server(command, environment, home / "log"))
+    port = free_port()
+    flags = [
+        *("--served-model-name", BASE, "--dtype", "float32", "--max-model-len", "512"),
+        *("--enforce-eager", "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        home, pid_file = Path(scratch) / "home", Path(scratch) / "pid"
+        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ} | {
+            "SOFTPROMPT_HOME": str(home),
+            "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink.server_port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        }
+        program = [sys.executable, str(Path(__file__).absolute()), SWITCHED, str(pid_file)]
+        command = [*program, str(options.model.absolute()), *flags]
+        with Server(command, environment, home / "log") as server:
             url = f"http://127.0.0.1:{port}"
             wait_ready(server, url)
-            benches[variant] = Bench(options, config, url)
-        found = asyncio.run(measure(benches, options.rounds))
+            bench = Bench(options, config, url, int(pid_file.read_text()))
+            asyncio.run(bench.run())
     print(
-        f"{table(found, options)}\n\n{Sink.received} bytes of spans were exported.\n\n{machine()}"
+        f"{table(bench, options)}\n\n{Sink.received} bytes of spans were exported.\n\n{machine()}"
     )
 
 

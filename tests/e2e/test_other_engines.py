@@ -1,17 +1,15 @@
-"""Engines started otherwise: plain vLLM, tiny chunks and cache, two API servers, a crash."""
+"""Engines started otherwise: plain vLLM, tiny chunks and cache, a flag that is missing."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from e2e.conftest import TICKET, import_support
+from e2e.conftest import TICKET
 from e2e.harness import PLAIN, Admin, Server
 from e2e.reference import Reference, safetensors_bytes
 
@@ -137,72 +135,3 @@ def test_a_missing_flag_is_named_by_the_failing_start(
         assert f"Add --worker-extension-cls {OUR_FLAGS[1]}." in log
     finally:
         server.stop()
-
-
-@pytest.fixture(scope="module")
-def pair(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two API servers in front of one engine."""
-    server = Server(
-        model,
-        tmp_path_factory.mktemp("pair"),
-        flags=(
-            *("--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"),
-            *("--api-server-count", "2"),
-        ),
-        environment={"SOFTPROMPT_ADMIN_TOKEN": "a-token-for-two"},
-    )
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-
-
-def let_both_follow() -> None:
-    """A change is seen at once where it was made; the other server looks ten times a second."""
-    time.sleep(1.0)
-
-
-def ask_each(server: Server, model: str, times: int = 16) -> set[tuple[str, str]]:
-    """Answers over fresh connections, which the kernel spreads over both servers."""
-    answers = set()
-    for _ in range(times):
-        with server.client() as client:
-            answer = client.chat.completions.create(
-                model=model,
-                messages=[{"role": "user", "content": TICKET}],
-                temperature=0,
-                max_tokens=8,
-            )
-            answers.add((answer.model, answer.choices[0].message.content))
-    return answers
-
-
-def test_two_api_servers_follow_each_others_changes(pair: Server, reference: Reference) -> None:
-    admin = pair.admin("a-token-for-two")
-    visible = reference.chat_ids(TICKET)
-    tensors = reference.distinct_rows(140, visible, ("v1", "v2"), tokens=8)
-    for name, tensor in tensors.items():
-        admin.imported("shared", safetensors_bytes(tensor), version=name)
-    for name in ("v1", "v2", "v1"):
-        admin.alias("shared", "production", name)
-        let_both_follow()
-        wanted = reference.answer(visible, tensors[name], tokens=8)
-        assert ask_each(pair, "shared") == {(f"shared@{name}", wanted)}
-
-
-def test_a_crash_loses_nothing_that_was_acknowledged(pair: Server, reference: Reference) -> None:
-    admin = pair.admin("a-token-for-two")
-    import_support(admin)
-    let_both_follow()
-    before = admin.http.get("/prompts").json()
-    audit = admin.http.get("/audit").json()
-    answers = ask_each(pair, "support", times=2)
-    pair.stop(signal.SIGKILL)
-    pair.start()
-    admin = pair.admin("a-token-for-two")
-    after = admin.http.get("/prompts").json()
-    assert after == before
-    assert admin.http.get("/audit").json() == audit
-    states = {v["state"] for prompt in after["data"] for v in prompt["versions"]}
-    assert states == {"resident"}
-    assert ask_each(pair, "support", times=4) == answers

@@ -1,0 +1,185 @@
+"""Two API servers in front of one engine: what one does the other follows, counts and traces."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from e2e.conftest import TICKET, import_support
+from e2e.harness import BASE, Server
+from e2e.reference import Reference, safetensors_bytes
+from e2e.test_metrics import Page, eventually
+from otlp_receiver import Receiver
+
+TOKEN = "a-token-for-two"
+PRICES = {"input": 1.0, "cached_input": 0.25, "virtual": 0.5, "output": 4.0}
+HOOK = """
+def redact(kind, text):
+    return text.replace("parcel", "[goods]") if kind == "input" else None
+"""
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Receiver]:
+    with Receiver("http/protobuf") as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def pair(
+    model: Path, collector: Receiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Two API servers in front of one engine; with prices, and texts on spans past a hook."""
+    home = tmp_path_factory.mktemp("pair")
+    (home / "e2e_redaction.py").write_text(HOOK)
+    server = Server(
+        model,
+        home,
+        flags=(
+            *("--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"),
+            *("--api-server-count", "2"),
+        ),
+        environment={
+            **collector.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(home), os.environ.get("PYTHONPATH")))),
+            "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
+            "SOFTPROMPT_PRICES": json.dumps({BASE: PRICES}),
+            "SOFTPROMPT_TRACE_CONTENT": "true",
+            "SOFTPROMPT_TRACE_REDACT": "e2e_redaction:redact",
+        },
+    )
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+def let_both_follow() -> None:
+    """A change is seen at once where it was made; the other server looks ten times a second."""
+    time.sleep(1.0)
+
+
+def ask_each(server: Server, model: str, times: int = 16) -> set[tuple[str, str]]:
+    """Answers over fresh connections, which the kernel spreads over both servers."""
+    answers = set()
+    for _ in range(times):
+        with server.client() as client:
+            answer = client.chat.completions.create(
+                model=model,
+                messages=[{"role": "user", "content": TICKET}],
+                temperature=0,
+                max_tokens=8,
+            )
+            answers.add((answer.model, answer.choices[0].message.content))
+    return answers
+
+
+def test_two_api_servers_follow_each_others_changes(pair: Server, reference: Reference) -> None:
+    admin = pair.admin(TOKEN)
+    visible = reference.chat_ids(TICKET)
+    tensors = reference.distinct_rows(140, visible, ("v1", "v2"), tokens=8)
+    for name, tensor in tensors.items():
+        admin.imported("shared", safetensors_bytes(tensor), version=name)
+    for name in ("v1", "v2", "v1"):
+        admin.alias("shared", "production", name)
+        let_both_follow()
+        wanted = reference.answer(visible, tensors[name], tokens=8)
+        assert ask_each(pair, "shared") == {(f"shared@{name}", wanted)}
+
+
+def test_a_crash_loses_nothing_that_was_acknowledged(pair: Server, reference: Reference) -> None:
+    admin = pair.admin(TOKEN)
+    import_support(admin)
+    let_both_follow()
+    before = admin.http.get("/prompts").json()
+    audit = admin.http.get("/audit").json()
+    answers = ask_each(pair, "support", times=2)
+    pair.stop(signal.SIGKILL)
+    pair.start()
+    admin = pair.admin(TOKEN)
+    after = admin.http.get("/prompts").json()
+    assert after == before
+    assert admin.http.get("/audit").json() == audit
+    states = {v["state"] for prompt in after["data"] for v in prompt["versions"]}
+    assert states == {"resident"}
+    assert ask_each(pair, "support", times=4) == answers
+
+
+def test_both_servers_count_on_one_page(pair: Server) -> None:
+    admin = pair.admin(TOKEN)
+    admin.imported("counted", kind="hard", text="Be brief.")
+    admin.alias("counted", "production", "v1")
+    let_both_follow()
+    before = Page(admin)
+    assert before.value("softprompt_requests_total", prompt="counted", version="v1") == 0
+    times = 12
+    ask_each(pair, "counted", times=times)
+    eventually(lambda: Page(admin).value("softprompt_requests_total", prompt="counted") == times)
+    page = Page(admin)
+    told = {"prompt": "counted", "version": "v1"}
+    assert page.value("softprompt_time_to_first_token_seconds_count", **told) == times
+    assert page.value("softprompt_rollout_weight_ratio", **told) == 1
+    (worker,) = admin.workers()
+    assert page.value("softprompt_bank_used_rows") == worker["used_rows"]
+    assert page.value("softprompt_build_info") == 1
+    tokens = {
+        kind: page.value(f"softprompt_{kind}_tokens_total", **told)
+        for kind in ("visible", "virtual", "cached", "output")
+    }
+    assert tokens["output"] == 8 * times
+    cost = (
+        (tokens["visible"] - tokens["cached"]) * PRICES["input"]
+        + tokens["cached"] * PRICES["cached_input"]
+        + tokens["output"] * PRICES["output"]
+    ) / 1e6
+    assert page.value("softprompt_cost_usd_total", **told) == pytest.approx(cost)
+    assert page.value("softprompt_token_cost_per_trace_usd_count", **told) == times
+
+
+def test_spans_of_both_layers_come_over_http_with_texts_that_passed_the_hook(
+    pair: Server, collector: Receiver
+) -> None:
+    import_support(pair.admin(TOKEN))
+    let_both_follow()
+    raw = pair.client().chat.completions.with_raw_response.create(
+        model="support@v3",
+        messages=[{"role": "user", "content": TICKET}],
+        temperature=0,
+        max_tokens=8,
+    )
+    trace = raw.headers["x-softprompt-trace-id"]
+    (ours,) = collector.wait_for(
+        lambda span: span.trace_id == trace and span.name == "chat support"
+    )
+    (engines,) = collector.wait_for(
+        lambda span: span.trace_id == trace and span.name == "llm_request"
+    )
+    assert engines.parent_id == ours.span_id
+    assert ours.resource["service.name"] == "softprompt-serve"
+    assert "My [goods] was due on Monday" in ours.attributes["input.value"]
+    assert "parcel" not in repr(collector.received)
+    assert "output.value" not in ours.attributes
+    assert ours.attributes["softprompt.token_cost_per_trace"] > 0
+
+
+def test_feedback_may_go_to_the_server_that_did_not_answer(pair: Server) -> None:
+    import_support(pair.admin(TOKEN))
+    let_both_follow()
+    answer = pair.client().chat.completions.create(
+        model="support@v3", messages=[{"role": "user", "content": TICKET}], max_tokens=2
+    )
+    for kind in ("thumbs_up", "thumbs_down", "escalation", "refund", "correction"):
+        told = httpx.post(  # over a connection of its own, so that both are asked
+            f"{pair.url}/softprompts/v1/feedback",
+            json={"response_id": answer.id, "kind": kind},
+            headers={"authorization": f"Bearer {TOKEN}"},
+            timeout=60,
+        )
+        assert told.status_code == 201, told.text
+        assert told.json()["answer"]["version"] == "v3"
