@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from softprompt_serve.errors import BadRequest
+from softprompt_serve.errors import BadRequest, Conflict
+from softprompt_serve.router.ask import OTHER
 
 if TYPE_CHECKING:
     from softprompt_serve.artifact import Limits
@@ -38,3 +39,19 @@ class Served:
         """
         if kind == "soft" and self.soft_refused is not None:
             raise BadRequest(self.soft_refused, code="architecture_not_verified", param="model")
+
+    def check_name(self, prompt: str) -> None:
+        """Refuse names for prompts that mean something else here.
+
+        Raises:
+            Conflict: ``name_is_base_model``.
+            BadRequest: ``invalid_name``.
+        """
+        if prompt in self.names:
+            msg = f"`{prompt}` is the base model's name here; choose another."
+            raise Conflict(msg, code="name_is_base_model", param="name")
+        if prompt == OTHER:
+            msg = (
+                f"`{OTHER}` is what metrics call all that has no series of its own; choose another."
+            )
+            raise BadRequest(msg, code="invalid_name", param="name")

@@ -152,14 +152,12 @@ class Service:
         """Store, catalogue and load a version; the second value says whether it is new.
 
         Raises:
-            BadRequest: ``base_model_mismatch`` or ``architecture_not_verified``.
+            BadRequest: ``base_model_mismatch``, ``architecture_not_verified`` or ``invalid_name``.
             Conflict: ``version_exists``, ``version_removed`` or ``name_is_base_model``.
             Unavailable: ``catalogue_unavailable``.
         """
         self.served.check_kind(artifact.content.kind)
-        if prompt in self.served.names:
-            msg = f"`{prompt}` is the base model's name here; choose another."
-            raise Conflict(msg, code="name_is_base_model", param="name")
+        self.served.check_name(prompt)
         if not self.settings.allow_base_model_mismatch:
             check_base_model(record, artifact.declared, self.served.identity)
         content = artifact.content

@@ -214,6 +214,13 @@ async def test_no_prompt_may_take_the_base_models_name(serve: Serve) -> None:
         assert (answer.status_code, code_of(answer)) == (409, "name_is_base_model")
 
 
+async def test_no_prompt_may_be_called_what_metrics_call_the_rest(serve: Serve) -> None:
+    async with serve() as api:
+        answer = await api.import_text(prompt="other")
+        assert (answer.status_code, code_of(answer)) == (400, "invalid_name")
+        assert (await api.client.get(f"{V1}/prompts")).json()["data"] == []
+
+
 async def test_a_removed_versions_name_takes_no_other_content(serve: Serve) -> None:
     async with serve() as api:
         await api.import_soft(2, 0)
