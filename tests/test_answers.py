@@ -7,26 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from rollout.events import answer
 
 from softprompt_serve.registry.answers import Answers, Reaction, Verdict
 from softprompt_serve.registry.database import Database
-from softprompt_serve.telemetry.events import Answered, TraceRef
+from softprompt_serve.telemetry.events import TraceRef
 
 TRACE = TraceRef("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", sampled=False)
-ONE = Answered(
-    response_id="chatcmpl-1",
-    trace=TRACE,
-    prompt="support",
-    version="v2",
-    digest="d",
-    arm="candidate",
-    cohort="regulated",
-    route="planner",
-    generation=7,
-    epoch=5,
-    compared=True,
-    at=1000.5,
-)
+ONE = answer("v2", trace=TRACE, arm="candidate", cohort="regulated", route="planner", at=1000.5)
 TWO = replace(ONE, response_id="chatcmpl-2", trace=None, version="v1", at=1001.0)
 
 

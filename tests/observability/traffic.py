@@ -9,13 +9,12 @@ from dataclasses import replace
 
 from measured import TARIFF, Measured
 from prometheus_client import start_http_server
-from rollout.events import event
+from rollout.events import answer, event
 from router.catalogues import arms, rollout, snapshot
 
 from softprompt_serve.registry.snapshot import Snapshot
 from softprompt_serve.rollout.progress import ACTOR
 from softprompt_serve.telemetry.events import (
-    Answered,
     Applied,
     Evaluation,
     Feedback,
@@ -58,14 +57,14 @@ class Traffic:
         for (cohort, route), version in itertools.product(PLACES, ("v1", "v2")):
             for slow in range(4):
                 self.measured.emit(asked(version, cohort, route, ttft=0.05 * 2**slow))
-            given = answer(version, cohort, route)
+            given = answer(version, cohort=cohort, route=route, trace=TRACE)
             self.measured.emit(
                 Feedback(given, "thumbs_up"),
                 Feedback(given, "thumbs_down"),
                 Evaluation(given, "tone", passed=True),
                 Evaluation(given, "tone", passed=version == "v1"),
             )
-        first = answer("v1", "default", "default")
+        first = answer("v1", trace=TRACE)
         many = (Evaluation(first, f"evaluation-{n}", passed=True) for n in range(EVALUATORS))
         self.measured.emit(*many)  # one more than have a name of their own: `tone` is there
         failed = asked("v2", "default", "default", ttft=None)
@@ -99,23 +98,6 @@ def asked(version: str, cohort: str, route: str, ttft: float | None = 0.1) -> Re
         queue_seconds=ttft / 4,
         prefill_seconds=ttft / 2,
         cached_tokens=10,
-    )
-
-
-def answer(version: str, cohort: str, route: str) -> Answered:
-    return Answered(
-        response_id="chatcmpl-1",
-        trace=TRACE,
-        prompt="support",
-        version=version,
-        digest="d",
-        arm=version,
-        cohort=cohort,
-        route=route,
-        generation=12,
-        epoch=9,
-        compared=True,
-        at=0.0,
     )
 
 

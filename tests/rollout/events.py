@@ -1,4 +1,4 @@
-"""Request events for tests of what is counted."""
+"""Request events, and answers that people speak of later, for tests of what is counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from router.catalogues import EPOCH, GENERATION, version
 
 from softprompt_serve.router.choose import Decision
-from softprompt_serve.telemetry.events import RequestEvent
+from softprompt_serve.telemetry.events import Answered, RequestEvent
 
 
 def event(
@@ -37,3 +37,22 @@ def event(
         "finish_reasons": ("stop",),
     }
     return RequestEvent(decision=decision, **(given | fields))
+
+
+def answer(version: str = "v2", **fields: Any) -> Answered:
+    """An answer of `support` that the split had chosen `version` for."""
+    given: dict[str, Any] = {
+        "response_id": "chatcmpl-1",
+        "trace": None,
+        "prompt": "support",
+        "version": version,
+        "digest": "d",
+        "arm": version,
+        "cohort": "default",
+        "route": "default",
+        "generation": GENERATION,
+        "epoch": EPOCH,
+        "compared": True,
+        "at": 0.0,
+    }
+    return Answered(**(given | fields))

@@ -5,12 +5,12 @@ import time
 from typing import Any
 
 import pytest
-from rollout.events import event
-from router.catalogues import EPOCH, GENERATION
+from rollout.events import answer, event
+from router.catalogues import EPOCH
 
 from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.rollout.tally import Counts, Tallier
-from softprompt_serve.telemetry.events import Answered, Feedback
+from softprompt_serve.telemetry.events import Feedback
 
 PRICES = Prices(2.0, 0.5, 1.0, 8.0)
 
@@ -94,22 +94,9 @@ def test_an_answer_without_a_tariff_has_no_cost() -> None:
     assert "cost" not in counted(event())
 
 
-def reaction(kind: Any = "thumbs_down", *, compared: bool = True, **fields: Any) -> Feedback:
-    answer = Answered(
-        response_id="chatcmpl-1",
-        trace=None,
-        prompt="support",
-        version="v2",
-        digest="d",
-        arm="v2",
-        cohort="default",
-        route="default",
-        generation=fields.pop("generation", GENERATION),
-        epoch=EPOCH,
-        compared=compared,
-        at=0.0,
-    )
-    return Feedback(answer, kind, **fields)
+def reaction(kind: Any = "thumbs_down", **fields: Any) -> Feedback:
+    about = {name: fields.pop(name) for name in ("compared", "generation") if name in fields}
+    return Feedback(answer(**about), kind, **fields)
 
 
 def test_feedback_is_counted_with_the_answers_that_it_is_about() -> None:
