@@ -112,6 +112,12 @@ def test_our_own_refusal_is_found_in_the_log() -> None:
     assert child.refusal_in(lines) == "no overlay."
 
 
+def test_our_own_refusal_is_found_in_a_log_of_json() -> None:
+    said = "1 softprompt-serve refuses to start: no overlay."
+    lines = ['{"message": "a"}', json.dumps({"level": "CRITICAL", "message": said}), "{torn"]
+    assert child.refusal_in(lines) == "no overlay."
+
+
 # --- the demo's versions, over HTTP
 
 

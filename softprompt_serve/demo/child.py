@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -122,11 +123,19 @@ def phase_after(lines: Iterable[str], before: str) -> str:
 
 def refusal_in(lines: Iterable[str]) -> str | None:
     """Our own reason for not starting, if the log gives one."""
-    for line in lines:
+    for line in map(_message, lines):
         _, found, reason = line.partition(_REFUSAL)
         if found:
             return reason.strip()
     return None
+
+
+def _message(line: str) -> str:
+    """A line, or what it says if it is JSON."""
+    if line.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(line).get("message", ""))
+    return line
 
 
 def _until_gone(group: int, seconds: float) -> None:

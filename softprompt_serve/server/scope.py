@@ -86,6 +86,21 @@ class RequestScope:
         self.error = error
         return error
 
+    def log_fields(self) -> dict[str, str | None]:
+        """What a line in the log says of the request: ids and bounded labels, nothing it holds."""
+        trace = None if self.span is None else self.span.ref
+        decision = self.decision
+        return {
+            "request_id": self.record.request_id or None,  # known once it enters the engine
+            "trace_id": None if trace is None else trace.trace_id,
+            "span_id": None if trace is None else trace.span_id,
+            "prompt": self.prompt if decision is None else decision.version.prompt,
+            "version": None if decision is None else decision.version.version,
+            "arm": None if decision is None else decision.arm,
+            "cohort": None if decision is None else decision.cohort,
+            "route": None if decision is None else decision.route,
+        }
+
     def close(self) -> None:
         """End the lease, once."""
         if self.lease is not None:
@@ -99,6 +114,12 @@ _CURRENT: ContextVar[RequestScope | None] = ContextVar("softprompt_request", def
 def current() -> RequestScope:
     """The running request's scope; an empty one outside of any request."""
     return _CURRENT.get() or RequestScope()
+
+
+def log_fields() -> dict[str, str | None]:
+    """The running request's :meth:`RequestScope.log_fields`; none outside of any request."""
+    state = _CURRENT.get()
+    return {} if state is None else state.log_fields()
 
 
 def route_path(scope: Scope) -> str:
@@ -148,9 +169,11 @@ class ScopeMiddleware:
         try:
             await self.app(scope, answer.receive, answer.send)
         finally:
-            _CURRENT.reset(token)
             state.close()
-            self._tell(state, answer)
+            try:
+                self._tell(state, answer)  # as part of the request, for what is logged of it
+            finally:
+                _CURRENT.reset(token)
 
     def _tell(self, state: RequestScope, answer: _Answer) -> None:
         events, span = self.events(), state.span

@@ -43,10 +43,14 @@ class Content:
         if self._redact is not None:
             try:
                 redacted = self._redact(kind, text)
-            except Exception:
+            except Exception as error:  # noqa: BLE001 - the hook is not ours
                 if not self._failed:
                     self._failed = True
-                    logger.exception("SOFTPROMPT_TRACE_REDACT failed; such texts are not traced.")
+                    # Its kind alone: what it says may quote the text.
+                    kind = type(error).__name__
+                    logger.error(  # noqa: TRY400
+                        "SOFTPROMPT_TRACE_REDACT raised %s; such texts are not traced.", kind
+                    )
                 return None
             if redacted is None:
                 return None

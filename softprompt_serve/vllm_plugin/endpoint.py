@@ -26,10 +26,12 @@ from softprompt_serve.server.served import Served
 from softprompt_serve.server.state import AppState
 from softprompt_serve.settings import load_settings
 from softprompt_serve.shadow.runner import Runner
+from softprompt_serve.telemetry import request_log
 from softprompt_serve.telemetry.metrics import Metrics
+from softprompt_serve.telemetry.redaction import SECRETS
 from softprompt_serve.telemetry.spans import Describer
 from softprompt_serve.telemetry.tracing import Tracing
-from softprompt_serve.vllm_plugin import probe, seams
+from softprompt_serve.vllm_plugin import logs, probe, seams
 from softprompt_serve.vllm_plugin.guard import EngineGuard
 from softprompt_serve.vllm_plugin.identity import identify
 from softprompt_serve.vllm_plugin.inputs import counting
@@ -77,6 +79,7 @@ class SoftpromptEndpoint:
         Raises:
             StartupRefused: with the first condition that failed.
         """
+        logs.attend(self.settings, args)
         try:
             await self._start(engine_client, state, args)
         except StartupRefused as error:
@@ -94,7 +97,7 @@ class SoftpromptEndpoint:
         placeholder = placeholder_id(config)
         self.state.probe = await probe.prove_overlay(engine, workers, placeholder)
 
-        admin_token(self.settings)
+        SECRETS.learn(admin_token(self.settings))
         service = await self._open(engine, workers, args)
         self.state.tracing = self._measure(service)
         await service.start()
@@ -148,6 +151,8 @@ class SoftpromptEndpoint:
             },
         )
         metrics.listen_to(service.events)
+        if self.settings.log_requests:
+            request_log.listen_to(service.events)
         service.companions.append(Gauges(service, metrics))
         tracing = Tracing.from_environment(
             self.settings,

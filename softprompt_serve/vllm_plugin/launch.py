@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.settings import load_settings
 from softprompt_serve.telemetry.otlp import vllm_tracing
-from softprompt_serve.vllm_plugin import seams
+from softprompt_serve.telemetry.redaction import protect
+from softprompt_serve.vllm_plugin import logs, seams
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def serve(arguments: Sequence[str]) -> None:
     """
     settings = load_settings()
     seams.check_version(allow_unsupported=settings.allow_unsupported_vllm)
+    protect(settings, os.environ)
     os.environ.update(serve_environment(dict(os.environ)))
+    os.environ.update(logs.logging_environment(settings, arguments, os.environ))
     if not _names_model(arguments):
         msg = "Name a model: softprompt-serve serve MODEL [flags of vllm serve]."
         raise StartupRefused(msg, code="model_missing")
@@ -97,6 +100,7 @@ def serve(arguments: Sequence[str]) -> None:
         validate_parsed_serve_args,
     )
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup  # noqa: PLC0415
+    from vllm.logger import configure_logging_from_args  # noqa: PLC0415
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
 
     cli_env_setup()
@@ -104,5 +108,8 @@ def serve(arguments: Sequence[str]) -> None:
     parsed = parser.parse_args(sys.argv[2:])
     if parsed.model_tag is not None:
         parsed.model = parsed.model_tag
+    # As vLLM's own command does it: from here on every process, uvicorn included, logs alike.
+    configure_logging_from_args(parsed)
+    logs.settle()
     validate_parsed_serve_args(parsed)
     ServeSubcommand.cmd(parsed)

@@ -8,13 +8,15 @@ endpoint plugin and the start-up probe refuse to go on from there.
 from __future__ import annotations
 
 import logging
+import os
 from functools import wraps
 from typing import Any
 
 from softprompt_serve.bank.tensors import Bank
 from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.settings import load_settings
-from softprompt_serve.vllm_plugin import fail_closed, overlay, seams
+from softprompt_serve.telemetry.redaction import protect
+from softprompt_serve.vllm_plugin import fail_closed, logs, overlay, seams
 from softprompt_serve.vllm_plugin.placeholder import placeholder_id
 
 logger = logging.getLogger(__name__)
@@ -36,8 +38,10 @@ def register() -> None:
     """Patch this process once; see the module's docstring."""
     if REGISTRATION.patched or REGISTRATION.problem:
         return
+    logs.settle()
     try:
         settings = load_settings()
+        protect(settings, os.environ)
         seams.check_version(allow_unsupported=settings.allow_unsupported_vllm)
         seams.verify(seams.ENGINE_SEAMS)
     except SoftpromptError as error:

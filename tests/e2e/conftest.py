@@ -63,6 +63,7 @@ def server(
         flags=(
             *("--max-model-len", "2048", "--max-num-seqs", "32"),
             *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+            "--no-log-error-stack",  # dev mode would turn it on, and tracebacks may quote texts
         ),
         environment={
             "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",  # to compare with native prompt_embeds
@@ -73,6 +74,8 @@ def server(
             "SOFTPROMPT_CAPTURE_CONTENT": "true",
             "SOFTPROMPT_CONTROLLER_SECONDS": "0.1",
             "SOFTPROMPT_FEEDBACK_TOKEN": FEEDBACK_TOKEN,
+            "SOFTPROMPT_LOG_FORMAT": "json",
+            "SOFTPROMPT_LOG_REQUESTS": "true",
             **spans.environ,
             "VLLM_SERVER_DEV_MODE": "1",  # lets tests play the rogue at the workers
         },

@@ -275,7 +275,8 @@ def test_a_hook_that_fails_lets_no_text_pass(
     span.content("input", "fail")
     span.end(event("v2", status=200), status=200)
     assert "input.value" not in one(http, "chat support").attributes
-    assert "SOFTPROMPT_TRACE_REDACT failed" in caplog.text
+    assert "SOFTPROMPT_TRACE_REDACT raised" in caplog.text
+    assert "fail" not in caplog.text
 
 
 @pytest.mark.parametrize("hook", ["no_such_module:f", "os:no_such_function", "os:sep"])
