@@ -1,41 +1,66 @@
-# One image per accelerator:
-#   docker build -t softprompt-serve .                                    (CPU)
-#   docker build -t softprompt-serve:cuda --build-arg ACCELERATOR=cuda .
+# vLLM's official CUDA image, completed with softprompt-serve. For CPU: Dockerfile.cpu.
 #
-# CPU: torch's CPU build comes from TORCH_INDEX, the address of an index that has it; without it
-# the registry's CUDA build is taken, which works too and makes the image several GB larger.
-FROM python:3.12-slim-bookworm
+#   docker build -t softprompt-serve:cuda .
+#
+# A tag can be moved. To build on the very same image again, name its digest too, as
+# `docker buildx imagetools inspect vllm/vllm-openai:v0.32.0` shows it:
+#
+#   docker build --build-arg VLLM_IMAGE=vllm/vllm-openai:v0.32.0@sha256:… -t softprompt-serve:cuda .
+ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
 
-ARG ACCELERATOR=cpu
-ARG TORCH_INDEX=""
+# Ours goes into an environment that sees the image's packages and changes none of them.
+FROM ${VLLM_IMAGE} AS dependencies
+WORKDIR /src
+RUN python3 -m venv --system-site-packages --without-pip /opt/softprompt-serve
+ENV PATH=/opt/softprompt-serve/bin:$PATH
+COPY pyproject.toml ./
+COPY requirements/cuda.txt requirements/
+COPY scripts/complete.py scripts/
+RUN python scripts/complete.py requirements/cuda.txt
 
-# vLLM's shared libraries, and the compiler torch uses when an engine starts.
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends g++ libnuma1 make \
- && rm -rf /var/lib/apt/lists/*
+FROM dependencies AS wheel
+RUN python scripts/complete.py requirements/cuda.txt --group build
+COPY README.md LICENSE ./
+COPY softprompt_serve softprompt_serve
+RUN python -m pip wheel --no-deps --no-build-isolation --no-cache-dir --wheel-dir /wheels .
 
-RUN useradd --create-home --uid 1000 serve \
- && install --directory --owner=serve /app /data
-USER serve
-WORKDIR /app
+FROM dependencies AS installed
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    python -m pip install --no-deps --no-cache-dir --no-index /wheels/*.whl
 
-# Dependencies first: this layer changes only with the locks.
-COPY --chown=serve requirements requirements
-COPY --chown=serve scripts scripts
-COPY --chown=serve pyproject.toml README.md LICENSE ./
-COPY --chown=serve softprompt_serve/__init__.py softprompt_serve/__init__.py
-RUN ACCELERATOR=${ACCELERATOR} TORCH_INDEX=${TORCH_INDEX} PIP_NO_CACHE_DIR=1 \
-    python scripts/bootstrap.py
+# The base's labels would be taken for ours: those that we have no value for are emptied.
+FROM ${VLLM_IMAGE} AS runtime
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="softprompt-serve" \
+      org.opencontainers.image.description="Versioned soft prompts, served by vLLM as releases (CUDA)" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="" \
+      org.opencontainers.image.url=""
 
-COPY --chown=serve softprompt_serve softprompt_serve
+RUN useradd --uid 10001 --user-group --create-home serve \
+ && install --directory --owner=serve --group=serve --mode=0750 /data
+COPY --from=installed /opt/softprompt-serve /opt/softprompt-serve
 
-# The catalogue, the blobs and the admin token: mount a volume here.
-ENV SOFTPROMPT_HOME=/data \
-    PATH=/app/.venv/bin:$PATH
+# Caches of vLLM, Triton, FlashInfer and Hugging Face lie under HOME. USER is what torch asks for where
+# the container runs under an id that has no name.
+ENV PATH=/opt/softprompt-serve/bin:$PATH \
+    HOME=/home/serve \
+    USER=serve \
+    PYTHONUNBUFFERED=1 \
+    SOFTPROMPT_HOME=/data
+USER 10001:10001
+WORKDIR /home/serve
+
+# The embedded catalogue, tensors and the admin token.
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --start-period=300s --interval=10s --timeout=5s \
-  CMD ["python", "-c", "import httpx; httpx.get('http://127.0.0.1:8000/softprompts/v1/readyz').raise_for_status()"]
+
+# On another port than 8000 say so in SOFTPROMPT_URL; the command line in the container reads it too.
+HEALTHCHECK --start-period=20m --interval=10s --timeout=6s --retries=3 \
+  CMD ["python", "-c", "import httpx, os; httpx.get(os.environ.get('SOFTPROMPT_URL', 'http://127.0.0.1:8000') + '/softprompts/v1/readyz', timeout=5, trust_env=False).raise_for_status()"]
 
 ENTRYPOINT ["softprompt-serve", "serve"]
 CMD ["--help"]

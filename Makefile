@@ -40,13 +40,14 @@ check: ## Run every test that needs no engine, on the checkout
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python -m pytest -m "not engine" $(PYTEST)
 
-lint: ## Check style, types, and that what is generated is current
+lint: ## Check style, types, deploy/, and that what is generated is current
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m softprompt_serve.settings_docs --check
 	@PYTHONPATH=deploy/grafana $(BIN)/python -m dashboards --check
+	@$(BIN)/python scripts/lint_deploy.py
 
 format: ## Format the code and fix what can be fixed
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 UNPACKED: Final = ROOT / ".tools"
-KNOWN: Final = {"prometheus": "prometheus", "promtool": "prometheus", "chromium": "chromium"}
+KNOWN: Final = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "chromium": "chromium",
+    "amtool": "prometheus-alertmanager",
+}
 """Commands, and the packages that they are in."""
 
 BIN: Final = ("usr/bin", "usr/sbin", "bin")

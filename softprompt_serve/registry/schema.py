@@ -65,7 +65,8 @@ def upgrade(connection: Connection, label: str) -> Schema:
     before = look(connection, label)
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, before.newest)
+    if not before.current:
+        command.upgrade(config, before.newest)
     return before
 
 

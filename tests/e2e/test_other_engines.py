@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def tight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
             *("--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"),
             *("--api-key", API_KEY),
             *("--max-num-batched-tokens", "48", "--kv-cache-memory-bytes", str(64 * 2**20)),
+            *("--shutdown-timeout", "120"),
         ),
         environment=PLUGIN,
         command=PLAIN,
@@ -115,6 +117,29 @@ def test_vllms_api_key_guards_its_own_routes_and_has_no_say_in_ours(tight: Serve
     assert admin.root.get("/v1/models", headers=KEYED).status_code == 200
     assert admin.root.get("/softprompts/v1/prompts", headers=KEYED).status_code == 401
     assert admin.http.get("/prompts").status_code == 200
+
+
+def test_an_answer_that_has_begun_is_finished_when_the_server_is_told_to_end(
+    tight: Server, reference: Reference
+) -> None:
+    """The last of this engine's tests: it is gone afterwards."""
+    tensor = reference.random_rows(60, seed=60)
+    tight.admin().imported("tight", safetensors_bytes(tensor), version="n60")
+    with tight.client() as client:
+        stream = client.completions.create(
+            model="tight@n60",
+            prompt=TICKET,
+            temperature=0,
+            max_tokens=TOKENS,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        text = next(iter(stream)).choices[0].text
+        assert tight.process is not None
+        tight.process.send_signal(signal.SIGTERM)
+        text += "".join(chunk.choices[0].text for chunk in stream)
+    assert text == greedy_past_the_end(reference, TICKET, tensor)
+    assert tight.wait_exit() == 0
 
 
 def test_a_missing_flag_is_named_by_the_failing_start(
