@@ -47,9 +47,9 @@ class Content:
                 if not self._failed:
                     self._failed = True
                     # Its kind alone: what it says may quote the text.
-                    kind = type(error).__name__
                     logger.error(  # noqa: TRY400
-                        "SOFTPROMPT_TRACE_REDACT raised %s; such texts are not traced.", kind
+                        "SOFTPROMPT_TRACE_REDACT raised %s; such texts are not traced.",
+                        type(error).__name__,
                     )
                 return None
             if redacted is None:
