@@ -7,7 +7,10 @@ to do. Nothing here imports a web framework.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class SoftpromptError(Exception):
@@ -19,8 +22,10 @@ class SoftpromptError(Exception):
         status: the HTTP status it maps to.
         param: the request field, form part or setting that was wrong, if one was.
         retry_after: seconds after which trying again makes sense, or None.
+        details: what else a program may want to know, as plain JSON data, or None.
     """
 
+    details: Mapping[str, Any] | None = None
     status: ClassVar[int] = 500
     default_code: ClassVar[str] = "internal_error"
 
@@ -45,16 +50,17 @@ class SoftpromptError(Exception):
             return _TYPES[self.status]
         return "invalid_request_error" if self.status < _SERVER_ERRORS else "server_error"
 
-    def body(self) -> dict[str, dict[str, str | None]]:
-        """The error in OpenAI's shape: ``{"error": {message, type, param, code}}``."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-            }
+    def body(self) -> dict[str, dict[str, Any]]:
+        """The error in OpenAI's shape: ``{"error": {message, type, param, code}}``, and details."""
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
         }
+        if self.details is not None:
+            error["details"] = dict(self.details)
+        return {"error": error}
 
 
 _SERVER_ERRORS = 500

@@ -193,6 +193,13 @@ class Settings(TelemetrySettings):
             "answer.",
         ),
     ] = 256
+    promotion_gates: Annotated[
+        Literal["enforce", "off"],
+        Field(
+            description="Whether a version has to pass its prompt's policy before it is promoted, or "
+            "a policy is only looked at."
+        ),
+    ] = "enforce"
     allow_unsupported_vllm: Annotated[
         bool, Field(description="Start on a vLLM version that was not checked.")
     ] = False

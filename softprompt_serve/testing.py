@@ -135,6 +135,8 @@ def settings_for_tests(home: Path, **changes: Any) -> Settings:
         "admin_token": ADMIN_TOKEN,
         "drain_seconds": 0.5,
         "poll_seconds": 0.02,
+        # Most tests are about something else than whether a version may be promoted.
+        "promotion_gates": "off",
     }
     return Settings(**(given | changes))
 
@@ -157,7 +159,9 @@ def service_for_tests(
     settings = settings or settings_for_tests(tmp_path)
     home = settings.home_dir
     home.mkdir(parents=True, exist_ok=True)
-    catalogue = Catalogue.open(settings.database_url or url_of(home / "catalogue.db"))
+    guarded = settings.promotion_gates == "enforce"
+    url = settings.database_url or url_of(home / "catalogue.db")
+    catalogue = Catalogue.open(url, guarded=guarded)
     store = open_blobs(settings)
     served = Served(
         names=frozenset({BASE_MODEL}),

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from softprompt_serve.errors import Conflict, NotFound
 from softprompt_serve.registry.audit import AuditEntry, Change, entries, state, step
 from softprompt_serve.registry.database import Database
+from softprompt_serve.registry.guard import check_alias
 from softprompt_serve.registry.lookup import aliases_of, find_version, live_versions
 from softprompt_serve.registry.names import check_name, next_version
 from softprompt_serve.registry.outcomes import promoted_by_alias
@@ -30,6 +31,8 @@ from softprompt_serve.registry.tables import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from softprompt_serve.registry.guard import Pass
+
 
 class Catalogue:
     """The durable catalogue; every method is safe to call from any thread.
@@ -38,17 +41,19 @@ class Catalogue:
     locked, damaged or gone. Then nothing was changed.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, guarded: bool = False) -> None:
+        """With ``guarded`` an alias is moved past a prompt's policy with a pass alone."""
         self._database = database
+        self._guarded = guarded
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, *, guarded: bool = False) -> Self:
         """Open ``sqlite:///PATH`` or ``postgresql://…``, migrating its schema if need be.
 
         Raises:
             BadRequest: ``code="invalid_setting"``: not such a URL.
         """
-        return cls(Database.open(url))
+        return cls(Database.open(url), guarded=guarded)
 
     @property
     def database(self) -> Database:
@@ -123,7 +128,13 @@ class Catalogue:
             return row.value(), True
 
     def set_alias(
-        self, prompt: str, alias: str, version: str, actor: str | None = None
+        self,
+        prompt: str,
+        alias: str,
+        version: str,
+        actor: str | None = None,
+        *,
+        granted: Pass | None = None,
     ) -> tuple[Version, str | None]:
         """Point an alias at a version; returns the version and what the alias meant before.
 
@@ -134,6 +145,7 @@ class Catalogue:
             NotFound: ``prompt_not_found`` or ``version_not_found``.
             Conflict: ``name_taken``: a version has that name; ``rollout_active``: ``production``
                 can't move while arms are compared.
+            Ungranted: the prompt's policy asks for a verdict, and ``granted`` is none for this.
         """
         check_name("alias", alias)
         with self._database.writing() as session:
@@ -144,11 +156,23 @@ class Catalogue:
                 raise Conflict(msg, code="name_taken", param="alias")
             entry = session.get(AliasRow, (prompt, alias))
             previous = entry.version if entry else None
-            if alias == PRODUCTION and promoted_by_alias(session, prompt, version, actor):
+            told: Mapping[str, Any] = {}
+            if self._guarded and previous != version:
+                known = {each.name: each.version for each in aliases_of(session, prompt)}
+                told = check_alias(
+                    session,
+                    prompt,
+                    alias=alias,
+                    version=version,
+                    rows=rows,
+                    aliases=known,
+                    granted=granted,
+                )
+            if alias == PRODUCTION and promoted_by_alias(session, prompt, version, actor, told):
                 return row.value(), previous
             if previous != version:
                 session.merge(AliasRow(prompt=prompt, name=alias, version=version))
-                detail = {"version": version, "previous": previous}
+                detail = {"version": version, "previous": previous, **told}
                 step(session, Change(actor, "alias.set", prompt, alias, detail))
             return row.value(), previous
 

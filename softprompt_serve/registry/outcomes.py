@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -16,6 +16,8 @@ from softprompt_serve.rollout.resolve import candidate_of
 from softprompt_serve.rollout.spec import MAX_ARMS, MAX_WEIGHT, Arm, RolloutSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import Session
 
 WHOLE = 100
@@ -61,8 +63,12 @@ def promoted(standing: Standing, version: str, reason: str | None) -> Next:
     return Next("promoted", spec, weights, "promoted", why, version)
 
 
-def promoted_by_alias(session: Session, prompt: str, version: str, actor: str | None) -> bool:
+def promoted_by_alias(
+    session: Session, prompt: str, version: str, actor: str | None, told: Mapping[str, Any]
+) -> bool:
     """Whether pointing ``production`` at ``version`` was a promotion, and is done.
+
+    ``told`` is what else the audit shall say.
 
     Raises:
         Conflict: ``rollout_active``.
@@ -74,7 +80,8 @@ def promoted_by_alias(session: Session, prompt: str, version: str, actor: str | 
     standing.check_settled()
     if standing.spec is None or alone:
         return False
-    standing.enter(promoted(standing, version, f"`{PRODUCTION}` was pointed at it."), actor)
+    why = f"`{PRODUCTION}` was pointed at it."
+    standing.enter(promoted(standing, version, why), actor, told)
     return True
 
 

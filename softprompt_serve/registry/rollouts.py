@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from softprompt_serve.errors import NotFound
+from softprompt_serve.registry.guard import check_next
 from softprompt_serve.registry.moves import Moves
 from softprompt_serve.registry.standing import NO_ROLLOUT, Standing
 from softprompt_serve.registry.tables import FindingsRow, RolloutHistoryRow, RolloutRow, to_json
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from softprompt_serve.registry.database import Database
+    from softprompt_serve.registry.guard import Pass
     from softprompt_serve.registry.moves import Move
     from softprompt_serve.registry.snapshot import Rollout
     from softprompt_serve.rollout.spec import RolloutSpec
@@ -58,8 +60,12 @@ class Rollouts:
     a change returns the state now and whether it is a new one.
     """
 
-    def __init__(self, database: Database, labels: Labels, *, priced: bool = False) -> None:
+    def __init__(
+        self, database: Database, labels: Labels, *, priced: bool = False, guarded: bool = False
+    ) -> None:
+        """With ``guarded`` a promotion needs a pass where the prompt's policy asks for one."""
         self._database = database
+        self._guarded = guarded
         self.moves = Moves(labels, priced)
 
     def get(self, prompt: str) -> Rollout | None:
@@ -86,16 +92,27 @@ class Rollouts:
             return frozenset() if new is None else new.needs()
 
     def make(
-        self, prompt: str, move: Move, *, if_match: int | None, actor: str | None
+        self,
+        prompt: str,
+        move: Move,
+        *,
+        if_match: int | None,
+        actor: str | None,
+        granted: Pass | None = None,
     ) -> tuple[Rollout, bool]:
-        """Make a change."""
+        """Make a change.
+
+        Raises:
+            Ungranted: it would promote a version without a valid pass.
+        """
         with self._database.writing() as session:
             standing = Standing.of(session, prompt)
             standing.check(if_match)
             new = move(session, standing, self._database.clock(session))
-            return (
-                (standing.present(), False) if new is None else (standing.enter(new, actor), True)
-            )
+            if new is None:
+                return standing.present(), False
+            told = check_next(session, standing, new, granted) if self._guarded else {}
+            return standing.enter(new, actor, told), True
 
     def put(
         self, prompt: str, spec: RolloutSpec, *, if_match: int | None, actor: str | None
@@ -126,6 +143,7 @@ class Rollouts:
         if_match: int | None,
         actor: str | None,
         reason: str | None = None,
+        granted: Pass | None = None,
     ) -> tuple[Rollout, bool]:
         """Give a version (or alias), or the one candidate, all of the split and ``production``.
 
@@ -134,7 +152,7 @@ class Rollouts:
             Invalid: ``rollout_unknown_version`` or ``version_unloaded``.
         """
         move = self.moves.promote(version, reason)
-        return self.make(prompt, move, if_match=if_match, actor=actor)
+        return self.make(prompt, move, if_match=if_match, actor=actor, granted=granted)
 
     def rollback(
         self, prompt: str, *, if_match: int | None, actor: str | None, reason: str | None = None
@@ -176,7 +194,15 @@ class Rollouts:
             return None
 
     def advance(
-        self, prompt: str, *, if_match: int, step: int, base: int, reason: str, actor: str
+        self,
+        prompt: str,
+        *,
+        if_match: int,
+        step: int,
+        base: int,
+        reason: str,
+        actor: str,
+        granted: Pass | None = None,
     ) -> Rollout:
         """Enter a step; ``base`` counts the candidate's answers in this epoch before it.
 
@@ -184,7 +210,7 @@ class Rollouts:
             Conflict: ``rollout_has_no_steps`` or ``rollout_not_progressing``, also while paused.
         """
         move = self.moves.advance(step, base, reason)
-        return self.make(prompt, move, if_match=if_match, actor=actor)[0]
+        return self.make(prompt, move, if_match=if_match, actor=actor, granted=granted)[0]
 
     def history(self, prompt: str, limit: int = 50) -> list[Mapping[str, Any]]:
         """The newest ``limit`` states first, each as JSON data; generation 0 is before the first."""

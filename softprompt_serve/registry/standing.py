@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from softprompt_serve.errors import Conflict, NotFound, Stale
@@ -13,10 +14,13 @@ from softprompt_serve.registry.tables import AliasRow, RolloutHistoryRow, Rollou
 from softprompt_serve.rollout.resolve import Names, candidate_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import Session
 
     from softprompt_serve.registry.snapshot import Rollout, RolloutState
     from softprompt_serve.registry.states import Next
+    from softprompt_serve.registry.tables import VersionRow
     from softprompt_serve.rollout.spec import RolloutSpec
 
 NO_ROLLOUT = "rollout_not_found"
@@ -30,10 +34,19 @@ class Standing:
         names: its versions and aliases.
         production: the version that ``production`` stands for, or None.
         rollout: the rollout's state, or None if there never was one.
+        rows: the versions that are not removed, by name, oldest first.
     """
 
-    def __init__(self, session: Session, prompt: str, names: Names, row: RolloutRow | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        prompt: str,
+        names: Names,
+        row: RolloutRow | None,
+        rows: Mapping[str, VersionRow],
+    ) -> None:
         self.prompt = prompt
+        self.rows = rows
         self.names = names
         self.production = names.aliases.get(PRODUCTION)
         self.rollout: Rollout | None = None if row is None else row.value()
@@ -51,7 +64,7 @@ class Standing:
         aliases = {row.name: row.version for row in aliases_of(session, prompt)}
         unwanted = frozenset(name for name, row in rows.items() if not row.wanted)
         names = Names(prompt, tuple(rows), aliases, unwanted)
-        return cls(session, prompt, names, session.get(RolloutRow, prompt))
+        return cls(session, prompt, names, session.get(RolloutRow, prompt), rows)
 
     @property
     def spec(self) -> RolloutSpec | None:
@@ -133,8 +146,13 @@ class Standing:
             )
             raise Conflict(msg, code="rollout_active", param="alias")
 
-    def enter(self, new: Next, actor: str | None) -> Rollout:
-        """Write the next state: row, history, ``production``, revision and audit."""
+    def enter(
+        self, new: Next, actor: str | None, told: Mapping[str, Any] = MappingProxyType({})
+    ) -> Rollout:
+        """Write the next state: row, history, ``production``, revision and audit.
+
+        ``told`` is what else the audit shall say.
+        """
         self._remember()
         row = self._row
         if row is None:
@@ -154,6 +172,7 @@ class Standing:
             "weights": dict(new.weights),
             "production": new.production,
             "reason": new.reason,
+            **told,
         }
         if new.production != self.production:
             detail["previous"] = self.production

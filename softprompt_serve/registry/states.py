@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 MOVING = frozenset({"pending", "progressing", "paused"})
 """States in which the progression decides about the weights."""
 
-ENDING = frozenset({"promoted", "rolled_back"})
+ROLLED_BACK = "rolled_back"
+"""The action that goes back to where a prompt was."""
+
+ENDING = frozenset({"promoted", ROLLED_BACK})
 """Actions that give one version everything."""
 
 

@@ -8,14 +8,20 @@ and the next look sees what they did.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softprompt_serve.errors import Conflict, SoftpromptError, Stale, Unavailable
+from softprompt_serve.registry.guard import Ungranted
 from softprompt_serve.rollout.progress import ACTOR, applied, judge
 from softprompt_serve.rollout.tally import REQUESTS, SHADOW
 from softprompt_serve.telemetry.operations import operation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from softprompt_serve.registry.guard import Pass
+    from softprompt_serve.registry.moves import Move
     from softprompt_serve.registry.replicas import Replica
     from softprompt_serve.registry.rollouts import Rollouts, View
     from softprompt_serve.registry.snapshot import Rollout
@@ -39,9 +45,17 @@ class Judge:
         rollouts: where rollouts are read and changed.
         tallies: what all replicas counted.
         cohorts: all cohorts that exist.
+        grant: judges a version of a prompt by its policy; raises Conflict if it may not be promoted.
     """
 
-    def __init__(self, rollouts: Rollouts, tallies: Tallies, cohorts: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        tallies: Tallies,
+        cohorts: tuple[str, ...],
+        grant: Callable[[str, str], Pass],
+    ) -> None:
+        self._grant = grant
         self._rollouts = rollouts
         self._tallies = tallies
         self._cohorts = cohorts
@@ -112,16 +126,11 @@ class Judge:
         rollouts, reason = self._rollouts, verdict.reason
         match verdict.action:
             case "advance":
-                rollouts.advance(
-                    prompt,
-                    if_match=generation,
-                    step=verdict.step,
-                    base=verdict.answers,
-                    reason=reason,
-                    actor=ACTOR,
-                )
+                move = rollouts.moves.advance(verdict.step, verdict.answers, reason)
+                self._admitted(prompt, generation, move, reason)
             case "promote":
-                rollouts.promote(prompt, None, if_match=generation, actor=ACTOR, reason=reason)
+                move = rollouts.moves.promote(None, reason)
+                self._admitted(prompt, generation, move, reason)
             case "rollback":
                 try:
                     rollouts.rollback(prompt, if_match=generation, actor=ACTOR, reason=reason)
@@ -132,6 +141,20 @@ class Judge:
                 rollouts.pause(prompt, if_match=generation, actor=ACTOR, reason=reason)
             case "resume":
                 rollouts.resume(prompt, if_match=generation, actor=ACTOR, reason=reason)
+
+    def _admitted(self, prompt: str, generation: int, move: Move, reason: str) -> None:
+        """Make a change if it promotes nobody, or one who may be; else hold it there, and say why."""
+        make = partial(self._rollouts.make, prompt, move, if_match=generation, actor=ACTOR)
+        try:
+            make()
+        except Ungranted as asked:
+            try:
+                granted = self._grant(prompt, asked.version)
+            except Conflict as refused:
+                why = f"{reason} Not promoted: {refused.message}"
+                self._rollouts.pause(prompt, if_match=generation, actor=ACTOR, reason=why)
+            else:
+                make(granted=granted)
 
     def _note(
         self, prompt: str, rollout: Rollout, view: View, verdict: Verdict, trouble: str | None

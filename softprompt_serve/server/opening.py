@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 from softprompt_serve.registry.answers import Answers
@@ -20,6 +21,7 @@ from softprompt_serve.server.controller import Controller, Pace
 from softprompt_serve.server.healing import Healing
 from softprompt_serve.server.judging import Judge
 from softprompt_serve.server.presence import Presence
+from softprompt_serve.server.promotion import grant
 from softprompt_serve.server.remembering import Remembering
 from softprompt_serve.server.service import Service
 from softprompt_serve.shadow.capture import Capture
@@ -51,7 +53,9 @@ def following(
         residency=residency,
         served=served,
         feed=Feed(catalogue, apply, settings.poll_seconds),
-        rollouts=Rollouts(database, labels, priced=prices.complete),
+        rollouts=Rollouts(
+            database, labels, priced=prices.complete, guarded=settings.promotion_gates == "enforce"
+        ),
         replicas=Replicas(database),
         leases=Leases(database),
         tallies=Tallies(database),
@@ -78,7 +82,9 @@ def following(
         service.events.listen(RequestEvent, service.remembering)
         service.companions.append(service.remembering)
     controller = Controller(
-        judge=Judge(service.rollouts, service.tallies, labels.all_cohorts),
+        judge=Judge(
+            service.rollouts, service.tallies, labels.all_cohorts, partial(grant, service)
+        ),
         replicas=service.replicas,
         leases=service.leases,
         tallies=service.tallies,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import SoftpromptError, Unavailable
 from softprompt_serve.registry.rollouts import View
 from softprompt_serve.registry.snapshot import PRODUCTION
+from softprompt_serve.server.promotion import admitted
 from softprompt_serve.telemetry.operations import operation
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.replicas import Replica
     from softprompt_serve.registry.snapshot import Rollout, Version
     from softprompt_serve.registry.tallies import Tally
+    from softprompt_serve.server.promotion import Force
     from softprompt_serve.server.service import Service
 
 
@@ -40,11 +43,18 @@ class Seen:
 
 
 async def change(
-    service: Service, prompt: str, move: Move, *, if_match: int | None, actor: str | None
+    service: Service,
+    prompt: str,
+    move: Move,
+    *,
+    if_match: int | None,
+    actor: str | None,
+    force: Force | None = None,
 ) -> Rollout:
     """Make a change once every version that it sends traffic to is resident here.
 
     Raises:
+        GatesFailed: it would promote a version that may not be; nothing has changed.
         Unavailable: one of them can't be loaded, or the catalogue is down; nothing has changed.
         SoftpromptError: what the move raises; nothing has changed.
     """
@@ -54,8 +64,8 @@ async def change(
         names = await asyncio.to_thread(rollouts.foresee, prompt, move, if_match=if_match)
         versions = service.find_prompt(prompt).versions
         async with _resident(service, [versions[name] for name in names if name in versions]):
-            made = await _make(service, prompt, move, if_match=if_match, actor=actor)
-        told.update(_about(made))
+            made = await _make(service, prompt, move, if_match=if_match, actor=actor, force=force)
+        told.update(_about(made, force))
     return made
 
 
@@ -70,10 +80,17 @@ async def make(
 
 
 async def _make(
-    service: Service, prompt: str, move: Move, *, if_match: int | None, actor: str | None
+    service: Service,
+    prompt: str,
+    move: Move,
+    *,
+    if_match: int | None,
+    actor: str | None,
+    force: Force | None = None,
 ) -> Rollout:
-    rollout, _ = await asyncio.to_thread(
-        service.rollouts.make, prompt, move, if_match=if_match, actor=actor
+    make_it = partial(service.rollouts.make, prompt, move, if_match=if_match, actor=actor)
+    rollout, _ = await admitted(
+        service, prompt, lambda granted: make_it(granted=granted), force
     )
     await service.feed.refresh()
     return rollout
@@ -135,7 +152,8 @@ async def _resident(service: Service, versions: list[Version]) -> AsyncIterator[
             lease.release()
 
 
-def _about(rollout: Rollout) -> dict[str, str | int]:
+def _about(rollout: Rollout, force: Force | None = None) -> dict[str, str | int]:
     """What an operation says of the rollout that it made."""
     weights = ",".join(f"{version}={weight}" for version, weight in rollout.weights.items())
-    return {"generation": rollout.generation, "state": rollout.state, "weights": weights}
+    told = {"generation": rollout.generation, "state": rollout.state, "weights": weights}
+    return told if force is None else told | {"forced": force.reason}

@@ -13,7 +13,7 @@ from softprompt_serve.rollout.progress import follows
 from softprompt_serve.rollout.resolve import candidate_of
 from softprompt_serve.rollout.spec import Name, RolloutSpec  # noqa: TC001 - pydantic reads them
 from softprompt_serve.router.choose import Reason  # noqa: TC001 - pydantic reads it
-from softprompt_serve.server.schemas import Shape, rfc3339
+from softprompt_serve.server.schemas import ForceIn, Shape, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -169,7 +169,7 @@ class ReasonIn(Shape):
     reason: str | None = Field(None, max_length=500)
 
 
-class PromoteIn(ReasonIn):
+class PromoteIn(ForceIn):
     """Which version shall have everything; absent: the one candidate."""
 
     version: Name | None = Field(None, description="A version or an alias.", examples=["v3"])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.moves import Move, Moves
     from softprompt_serve.registry.snapshot import Rollout
     from softprompt_serve.router.ask import Labels
+    from softprompt_serve.server.promotion import Force
     from softprompt_serve.server.service import Service
 
 _GENERATION: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"|([0-9]{1,18})')
@@ -92,10 +93,15 @@ class Change:
         """What can be changed."""
         return self.service.rollouts.moves
 
-    async def load_and_make(self, move: Move) -> shapes.RolloutOut:
+    async def load_and_make(self, move: Move, force: Force | None = None) -> shapes.RolloutOut:
         """Make a change that may send traffic to a version that is not resident here yet."""
         made = await rolling.change(
-            self.service, self.prompt, move, if_match=self.if_match, actor=self.actor
+            self.service,
+            self.prompt,
+            move,
+            if_match=self.if_match,
+            actor=self.actor,
+            force=force,
         )
         return await self.answer(made)
 
@@ -183,7 +189,8 @@ async def remove_rollout(change: Changing) -> shapes.RolloutOut:
 async def promote(change: Changing, body: shapes.PromoteIn | None = None) -> shapes.RolloutOut:
     """Give a version, or the one candidate, all of the split and the alias `production`."""
     asked = body or shapes.PromoteIn()
-    return await change.load_and_make(change.moves.promote(asked.version, asked.reason))
+    move = change.moves.promote(asked.version, asked.reason)
+    return await change.load_and_make(move, asked.forced)
 
 
 @rollout_router.post("/rollback")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from softprompt_serve.release.records import parse_record
+from softprompt_serve.server.promotion import Force
 from softprompt_serve.server.service import residency_of
 
 if TYPE_CHECKING:
@@ -111,7 +112,26 @@ class RemovedVersion(Removed):
     draining: bool
 
 
-class AliasIn(Shape):
+class ForceIn(Shape):
+    """Whether to overrule the prompt's policy, and why."""
+
+    force: bool = Field(default=False, description="Promote it although it fails; with a `reason`.")
+    reason: str | None = Field(None, max_length=500, description="Why; kept with the change.")
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        if self.force and not (self.reason or "").strip():
+            msg = "`force` needs a `reason`"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def forced(self) -> Force | None:
+        """By whom the gates are overruled."""
+        return Force(self.reason.strip()) if self.force and self.reason else None
+
+
+class AliasIn(ForceIn):
     """Where an alias shall point: a version's name or another alias."""
 
     version: str = Field(pattern=NAME, examples=["v3"])

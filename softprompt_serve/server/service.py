@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from softprompt_serve.errors import Conflict, NotFound, SoftpromptError
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
 from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
+from softprompt_serve.server.promotion import admitted
 from softprompt_serve.server.residency import Residency, restore_all
 from softprompt_serve.shadow.ledger import Ledger
 from softprompt_serve.telemetry.channel import Events
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from softprompt_serve.release.records import ReleaseRecord
     from softprompt_serve.rollout.cost import Prices
     from softprompt_serve.router.ask import Labels
+    from softprompt_serve.server.promotion import Force
     from softprompt_serve.server.remembering import Remembering
     from softprompt_serve.server.served import Served
     from softprompt_serve.settings import Settings
@@ -185,12 +188,12 @@ class Service:
         return added, created
 
     async def set_alias(
-        self, prompt: str, alias: str, selector: str, actor: str | None
+        self, prompt: str, alias: str, selector: str, actor: str | None, force: Force | None = None
     ) -> tuple[Version, str | None]:
         """Point an alias at a version that is resident first; returns it and what it was before.
 
         Raises:
-            NotFound, Conflict, Unavailable: nothing has changed then.
+            GatesFailed, NotFound, Conflict, Unavailable: nothing has changed then.
         """
         with operation(self.events.emit, "alias", prompt, alias, actor) as told:
             version = self.find_version(prompt, selector)
@@ -200,13 +203,16 @@ class Service:
             lease = self.residency.lease(version)
             try:
                 await self.residency.ensure(version)
-                set_to, previous = await asyncio.to_thread(
-                    self.catalogue.set_alias, prompt, alias, version.version, actor
+                set_it = partial(self.catalogue.set_alias, prompt, alias, version.version, actor)
+                set_to, previous = await admitted(
+                    self, prompt, lambda granted: set_it(granted=granted), force
                 )
                 await self.feed.refresh()
             finally:
                 lease.release()
             told.update({"version": set_to.version, "previous": previous or ""})
+            if force is not None:
+                told["forced"] = force.reason
         return set_to, previous
 
     async def remove_alias(self, prompt: str, alias: str, actor: str | None) -> None:

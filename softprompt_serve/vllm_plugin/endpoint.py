@@ -114,7 +114,8 @@ class SoftpromptEndpoint:
         home = settings.home_dir
         url = settings.database_url or url_of(home / "catalogue.db")
         home.mkdir(parents=True, exist_ok=True)
-        catalogue = await asyncio.to_thread(Catalogue.open, url)
+        guarded = self.settings.promotion_gates == "enforce"
+        catalogue = await asyncio.to_thread(Catalogue.open, url, guarded=guarded)
         store = await asyncio.to_thread(open_blobs, settings)
         names = frozenset(args.served_model_name or [args.model])
         served = Served(

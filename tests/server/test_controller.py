@@ -62,7 +62,7 @@ class Server:
         self.refreshed = 0
         self.told: list[Operation] = []
         self.controller = Controller(
-            judge=Judge(self.rollouts, self.tallies, LABELS.all_cohorts),
+            judge=Judge(self.rollouts, self.tallies, LABELS.all_cohorts, self.grant),
             replicas=self.replicas,
             leases=self.leases,
             tallies=self.tallies,

@@ -1,0 +1,160 @@
+"""The gate before promotions, inside the transaction that makes one.
+
+Whether a version may be promoted takes evidence, which is read before and outside: who has judged it
+hands in a :class:`Pass`. Here is checked that the pass is for this very content under the very policy
+that is in force, so that nothing can change in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sqlalchemy import select
+
+from softprompt_serve.registry.policy_tables import PolicyRow
+from softprompt_serve.registry.snapshot import PRODUCTION
+from softprompt_serve.registry.states import ROLLED_BACK, only_arm
+from softprompt_serve.registry.tables import RolloutHistoryRow, to_json
+from softprompt_serve.release.guarding import asks, default_policy
+from softprompt_serve.release.policy import Policy
+from softprompt_serve.release.verdict import Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Session
+
+    from softprompt_serve.registry.standing import Standing
+    from softprompt_serve.registry.states import Next
+    from softprompt_serve.registry.tables import VersionRow
+    from softprompt_serve.release.policy import Kind
+    from softprompt_serve.release.verdict import State
+
+NO_POLICY: Final = "none"
+"""The tag of a prompt that has no policy."""
+
+_TAG_DIGITS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A version was judged, or somebody took the responsibility.
+
+    Attributes:
+        version: the version's name.
+        digest: of its content.
+        tag: of the policy that it was held against.
+        failed: names of the gates that it failed; only where it was forced.
+        reason: why it was forced, or None if it passed.
+    """
+
+    version: str
+    digest: str
+    tag: str
+    failed: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What the audit says of it."""
+        if self.reason is None:
+            return {"gates": "passed", "policy": self.tag}
+        return {"gates": "forced", "policy": self.tag, "failed": self.failed, "why": self.reason}
+
+
+class Ungranted(Exception):
+    """A change would promote a version for which no valid pass was handed in; nothing was changed.
+
+    Between the registry and whoever can judge; no caller of the API sees it.
+    """
+
+    def __init__(self, version: str) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+def tag_of(policy: Policy | None) -> str:
+    """The first digits of the SHA-256 of a policy's JSON; the same on every server."""
+    if policy is None:
+        return NO_POLICY
+    return hashlib.sha256(to_json(policy.to_json()).encode()).hexdigest()[:_TAG_DIGITS]
+
+
+def check_alias(
+    session: Session,
+    prompt: str,
+    *,
+    alias: str,
+    version: str,
+    rows: Mapping[str, VersionRow],
+    aliases: Mapping[str, str],
+    granted: Pass | None,
+) -> dict[str, Any]:
+    """Whether an alias may be moved to a version; returns what the audit shall say of it.
+
+    Raises:
+        Ungranted: a verdict is needed, and ``granted`` is none for this.
+    """
+    subjects = {name: _subject(row) for name, row in rows.items()}
+    row = session.get(PolicyRow, prompt)
+    policy = (
+        default_policy(list(subjects.values()), aliases)
+        if row is None
+        else Policy.model_validate_json(row.document)
+    )
+    if policy is None:
+        return {}
+    candidate = subjects[version]
+    baseline = subjects.get(aliases.get(policy.baseline, policy.baseline))
+    held = _held(session, prompt) if alias == PRODUCTION and candidate.kind != "soft" else ()
+    if not asks(policy, alias, candidate, baseline=baseline, held=held):
+        return {}
+    if granted is None or granted != Pass(
+        version, candidate.digest, tag_of(policy), granted.failed, granted.reason
+    ):
+        raise Ungranted(version)
+    return granted.told()
+
+
+def check_next(
+    session: Session, standing: Standing, new: Next, granted: Pass | None
+) -> dict[str, Any]:
+    """The same for a rollout's next state: who gets ``production``, or all of the split, is promoted.
+
+    Going back is never asked for evidence.
+
+    Raises:
+        Ungranted: a verdict is needed, and ``granted`` is none for this.
+    """
+    if new.action == ROLLED_BACK:
+        return {}
+    told: dict[str, Any] = {}
+    whole = only_arm(new.weights)
+    promoted = {
+        version
+        for version, before in ((new.production, standing.production), (whole, standing.only_arm))
+        if version is not None and version not in {before, standing.production}
+    }
+    for version in sorted(promoted):
+        told |= check_alias(
+            session,
+            standing.prompt,
+            alias=PRODUCTION,
+            version=version,
+            rows=standing.rows,
+            aliases=standing.names.aliases,
+            granted=granted,
+        )
+    return told
+
+
+def _subject(row: VersionRow) -> Subject:
+    state: State = "alive" if row.wanted else "unloaded"
+    return Subject(row.name, cast("Kind", row.kind), row.digest, state)
+
+
+def _held(session: Session, prompt: str) -> set[str]:
+    """Versions that ``production`` has stood for."""
+    query = select(RolloutHistoryRow.production).where(RolloutHistoryRow.prompt == prompt)
+    return {name for name in session.scalars(query.distinct()) if name is not None}
