@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-_DIGEST: Final = 12
+_NOTHING: Final = {"win": "anything, and lose nothing", "hold": "nothing"}
+"""What is asked where a policy lists nothing to win or to hold."""
 
 
 def policy(data: Data) -> RenderableType:
@@ -63,7 +64,7 @@ def _parts(data: Data, label: str) -> Iterator[RenderableType]:
                 Text("pass", style="green") if passed else Text("FAIL", style="red"),
                 gate["found"],
                 gate["wanted"],
-                ", ".join(_number(name, value) for name, value in gate["numbers"].items()),
+                ", ".join(_numbers(gate["numbers"])),
             )
         yield table
     for gate in failed:
@@ -81,19 +82,21 @@ def _outcome(data: Data, label: str, failed: int) -> Text:
     return Text(f"{label}: fails {failed} of {len(data['gates'])}; it can't be promoted.", "red")
 
 
-def _number(name: str, value: object) -> str:
-    text = as_text(value)
-    return f"{name} {text[:_DIGEST] if name in {'run', 'digest'} else text}"
+def _numbers(numbers: Data) -> Iterator[str]:
+    """Those that are numbers; the words are in what was found."""
+    for name, value in numbers.items():
+        if not isinstance(value, str):
+            yield f"{name.replace('_', ' ')} {value:.4g}"
 
 
 def _shown(name: str, value: object) -> str:
     """A field for a person: what is measured in words, groups as pairs, lists with commas."""
-    if isinstance(value, list) and name in {"win", "hold"}:
-        return "\n".join(_measured(entry) for entry in value) or "anything, and lose nothing" * (
-            name == "win"
-        )
     if isinstance(value, list):
-        return ", ".join(as_text(entry) for entry in value)
+        entries = [
+            _measured(entry) if isinstance(entry, dict) else as_text(entry) for entry in value
+        ]
+        separator = "\n" if name in _NOTHING else ", "
+        return separator.join(entries) or _NOTHING.get(name, "none")
     if isinstance(value, dict):
         given = {key: entry for key, entry in value.items() if entry is not None}
         return ", ".join(f"{key} {_shown(key, entry)}" for key, entry in given.items())
@@ -101,10 +104,5 @@ def _shown(name: str, value: object) -> str:
 
 
 def _measured(entry: Data) -> str:
-    rest = {
-        key: value
-        for key, value in entry.items()
-        if key not in {"evaluator", "dataset"} and value is not None
-    }
-    told = ", ".join(f"{key} {_shown(key, value)}" for key, value in rest.items())
-    return f"{entry['evaluator']} on {entry['dataset']} ({told})"
+    told = {name: value for name, value in entry.items() if name not in {"evaluator", "dataset"}}
+    return f"{entry['evaluator']} on {entry['dataset']} ({_shown('', told)})"
