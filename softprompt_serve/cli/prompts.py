@@ -12,7 +12,8 @@ import typer
 from softprompt_serve.artifact.content import Kind  # noqa: TC001 - typer reads the annotations
 from softprompt_serve.cli import upload, views
 from softprompt_serve.cli.client import alias_path, prompt_path, version_path
-from softprompt_serve.cli.session import Json, Token, Url, connected, output
+from softprompt_serve.cli.documents import given
+from softprompt_serve.cli.session import Force, Json, Reason, Token, Url, connected, output
 from softprompt_serve.errors import BadRequest
 
 NamedPrompt = Annotated[str, typer.Argument(metavar="PROMPT", show_default=False)]
@@ -118,17 +119,21 @@ def alias(
     name: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as production.")],
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Or another alias.")],
     *,
+    reason: Reason = None,
+    force: Force = False,
     url: Url = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
     """Point an alias at a version.
 
-    When this returns, new requests follow it; those in flight finish on what they began with.
+    When this returns, new requests follow it; those in flight finish on what they began with. One that
+    the prompt's policy guards is moved to a version that passes.
     """
     with connected(url, token, as_json=as_json) as session:
         path = alias_path(prompt, name)
-        session.show(session.api.change("PUT", path, json_body={"version": version}), views.alias)
+        body = given(version=version, reason=reason, force=force or None)
+        session.show(session.api.change("PUT", path, json_body=body), views.alias)
 
 
 def unalias(

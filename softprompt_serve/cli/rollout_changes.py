@@ -10,7 +10,17 @@ from softprompt_serve.cli import rollout_views as views
 from softprompt_serve.cli.client import rollout_path
 from softprompt_serve.cli.documents import given, read_document, weights_of
 from softprompt_serve.cli.prompts import NamedPrompt  # noqa: TC001 - typer reads the annotations
-from softprompt_serve.cli.session import FAILED, Json, Session, Token, Url, connected, output
+from softprompt_serve.cli.session import (
+    FAILED,
+    Force,
+    Json,
+    Reason,
+    Session,
+    Token,
+    Url,
+    connected,
+    output,
+)
 from softprompt_serve.cli.watching import applied
 
 if TYPE_CHECKING:
@@ -35,10 +45,6 @@ IfMatch = Annotated[
         help="Change nothing if the rollout is at another generation by now.",
         show_default=False,
     ),
-]
-Reason = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", help="Kept with the change.", show_default=False),
 ]
 
 
@@ -104,6 +110,7 @@ def promote(
     ] = None,
     *,
     reason: Reason = None,
+    force: Force = False,
     if_match: IfMatch = None,
     wait: Wait = None,
     url: Url = None,
@@ -112,10 +119,10 @@ def promote(
 ) -> None:
     """Give a version all of the traffic.
 
-    It gets all of the split, and the alias `production`.
+    It gets all of the split, and the alias `production`, if it passes the prompt's policy.
     """
     with connected(url, token, as_json=as_json) as session:
-        body = given(version=version, reason=reason)
+        body = given(version=version, reason=reason, force=force or None)
         _change(session, "POST", prompt, "promote", body, if_match=if_match, wait=wait)
 
 

@@ -41,6 +41,14 @@ Token = Annotated[
         show_default=False,
     ),
 ]
+Reason = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Kept with the change.", show_default=False),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Overrule the prompt's policy; say why with --reason."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON and nothing else.")]
 
 

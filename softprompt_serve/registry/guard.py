@@ -7,18 +7,16 @@ that is in force, so that nothing can change in between.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import select
 
-from softprompt_serve.registry.policy_tables import PolicyRow
+from softprompt_serve.registry.policies import stored_policy, tag_of
 from softprompt_serve.registry.snapshot import PRODUCTION
 from softprompt_serve.registry.states import ROLLED_BACK, only_arm
-from softprompt_serve.registry.tables import RolloutHistoryRow, to_json
+from softprompt_serve.registry.tables import RolloutHistoryRow
 from softprompt_serve.release.guarding import asks, default_policy
-from softprompt_serve.release.policy import Policy
 from softprompt_serve.release.verdict import Subject
 
 if TYPE_CHECKING:
@@ -31,11 +29,6 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.tables import VersionRow
     from softprompt_serve.release.policy import Kind
     from softprompt_serve.release.verdict import State
-
-NO_POLICY: Final = "none"
-"""The tag of a prompt that has no policy."""
-
-_TAG_DIGITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +67,6 @@ class Ungranted(Exception):
         self.version = version
 
 
-def tag_of(policy: Policy | None) -> str:
-    """The first digits of the SHA-256 of a policy's JSON; the same on every server."""
-    if policy is None:
-        return NO_POLICY
-    return hashlib.sha256(to_json(policy.to_json()).encode()).hexdigest()[:_TAG_DIGITS]
-
-
 def check_alias(
     session: Session,
     prompt: str,
@@ -97,11 +83,8 @@ def check_alias(
         Ungranted: a verdict is needed, and ``granted`` is none for this.
     """
     subjects = {name: _subject(row) for name, row in rows.items()}
-    row = session.get(PolicyRow, prompt)
-    policy = (
-        default_policy(list(subjects.values()), aliases)
-        if row is None
-        else Policy.model_validate_json(row.document)
+    policy = stored_policy(session, prompt).policy or default_policy(
+        list(subjects.values()), aliases
     )
     if policy is None:
         return {}

@@ -73,7 +73,7 @@ class Policies:
     def get(self, prompt: str) -> Stored:
         """The policy as it is now; also of a prompt that does not exist."""
         with self._database.reading() as session:
-            return _stored(session, prompt)
+            return stored_policy(session, prompt)
 
     def put(
         self, prompt: str, policy: Policy, *, if_match: str | None = None, actor: str | None = None
@@ -146,7 +146,8 @@ def check_baseline(
     raise BadRequest(msg, code="invalid_policy", param="baseline")
 
 
-def _stored(session: Session, prompt: str) -> Stored:
+def stored_policy(session: Session, prompt: str) -> Stored:
+    """The policy as this transaction sees it."""
     row = session.get(PolicyRow, prompt)
     if row is None:
         return Stored(None)
@@ -154,7 +155,7 @@ def _stored(session: Session, prompt: str) -> Stored:
 
 
 def _checked(session: Session, prompt: str, if_match: str | None) -> Stored:
-    found = _stored(session, prompt)
+    found = stored_policy(session, prompt)
     if if_match is not None and if_match != found.tag:
         msg = (
             f"{prompt}'s policy is {found.tag} by now, not {if_match}; look again, then change it."

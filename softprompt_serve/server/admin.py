@@ -204,9 +204,7 @@ async def set_alias(
     actor: Actor = None,
 ) -> schemas.AliasOut:
     """Point an alias at a version; when this answers, new requests follow it."""
-    version, previous = await service.set_alias(
-        name, alias, target.version, actor, target.forced
-    )
+    version, previous = await service.set_alias(name, alias, target.version, actor, target.forced)
     return schemas.AliasOut(
         prompt=name,
         alias=alias,

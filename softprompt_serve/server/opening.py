@@ -82,9 +82,7 @@ def following(
         service.events.listen(RequestEvent, service.remembering)
         service.companions.append(service.remembering)
     controller = Controller(
-        judge=Judge(
-            service.rollouts, service.tallies, labels.all_cohorts, partial(grant, service)
-        ),
+        judge=Judge(service.rollouts, service.tallies, labels.all_cohorts, partial(grant, service)),
         replicas=service.replicas,
         leases=service.leases,
         tallies=service.tallies,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from softprompt_serve.errors import Conflict
-from softprompt_serve.registry.guard import Pass, Ungranted, tag_of
+from softprompt_serve.registry.guard import Pass, Ungranted
+from softprompt_serve.registry.policies import tag_of
 from softprompt_serve.release.verdict import to_json
 from softprompt_serve.server.verdicts import judged
 

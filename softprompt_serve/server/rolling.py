@@ -89,9 +89,7 @@ async def _make(
     force: Force | None = None,
 ) -> Rollout:
     make_it = partial(service.rollouts.make, prompt, move, if_match=if_match, actor=actor)
-    rollout, _ = await admitted(
-        service, prompt, lambda granted: make_it(granted=granted), force
-    )
+    rollout, _ = await admitted(service, prompt, lambda granted: make_it(granted=granted), force)
     await service.feed.refresh()
     return rollout
 

@@ -16,6 +16,7 @@ from softprompt_serve.artifact import Content
 from softprompt_serve.errors import Conflict, Unavailable
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import Database
+from softprompt_serve.registry.guard import Pass
 from softprompt_serve.registry.leases import Leases
 from softprompt_serve.registry.replicas import Replicas, Serving
 from softprompt_serve.registry.rollouts import Rollouts, View
@@ -74,6 +75,10 @@ class Server:
             replica=name,
             pace=PACE,
         )
+
+    def grant(self, prompt: str, version: str) -> Pass:
+        msg = f"{prompt}@{version} fails a gate."
+        raise Conflict(msg, code="gates_failed")
 
     async def _changed(self) -> None:
         self.refreshed += 1
