@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 
 def packaged(name: str, package: str) -> str | None:
@@ -18,5 +19,5 @@ def packaged(name: str, package: str) -> str | None:
         files = []
     for file in files:
         if file.name == name and file.parent.name == "bin":
-            return str(file.locate().resolve())
+            return str(Path(file.locate()).resolve())
     return shutil.which(name)
