@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from release.evidence_of import (
+    BASE,
     DAY,
     NOW,
     SERVED,
@@ -23,7 +24,7 @@ from release.evidence_of import (
 )
 
 from softprompt_serve.release.evidence import Base, Run
-from softprompt_serve.release.gates import Subject, to_json, to_text
+from softprompt_serve.release.gates import Subject, Verdict, to_json, to_text
 from softprompt_serve.release.policy import Policy
 
 WIN = "win exact_match on support-test"
@@ -216,6 +217,14 @@ def test_a_drop_can_be_held_against_the_base_model() -> None:
     assert "v4 has to become better" in found.hint
 
 
+def test_of_several_base_versions_the_newest_is_meant() -> None:
+    policy = a_policy(hold=[a_win(against="base")])
+    newer = Subject("base2", "base", digest("base2"))
+    run = a_run({"v1": right(21, 160), "v4": right(117, 160), "base2": right(0, 160)})
+    verdict = judged(policy, run, versions=(BASE, V1, V4, newer))
+    assert verdict.gates[2].numbers["against"] == "base2"
+
+
 def test_a_drop_can_be_held_against_any_version() -> None:
     policy = a_policy(hold=[a_win(against="v2", max_drop=0.02)])
     run = a_run({"v1": right(21, 160), "v2": right(60, 160), "v4": right(117, 160)})
@@ -394,6 +403,10 @@ def test_a_verdict_is_text_with_what_is_to_do() -> None:
     assert lines[3] == f"FAIL  {WIN}"
     assert lines[-1].startswith("      to do: Run `softprompt-serve eval run")
     assert to_text(judged(a_policy(), GOOD)).startswith("v4 passes every gate\n")
+
+
+def test_a_verdict_of_no_gates_lets_nobody_pass() -> None:
+    assert not Verdict(V4, V1, ()).passed
 
 
 def test_the_order_of_runs_does_not_matter() -> None:
