@@ -23,6 +23,8 @@ _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _WIDE_RANGE: Final = 12.0
 """From this ratio of the largest to the smallest time on, the axis is logarithmic."""
 _MOST_POINTS: Final = 240
+_FAR: Final = 4.0
+"""A ceiling so many times above the slowest answer is not drawn: it would squash all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def forest(words: Words, spans: Sequence[Span], *, tick: Callable[[float], str])
     parts += [_span(span, _HEAD + _ROW * i + _ROW / 2, x) for i, span in enumerate(spans)]
     middle = bottom + 34
     parts.append(
-        f'<text class="axis" x="{x(0) - 8:.1f}" y="{middle}" text-anchor="end">← baseline better'
+        f'<text class="axis" x="{x(0) - 8:.1f}" y="{middle}" text-anchor="end">← candidate worse'
         f'</text><text class="axis" x="{x(0) + 8:.1f}" y="{middle}">candidate better →</text>'
     )
     return _svg(words, bottom + _FOOT, parts)
@@ -123,9 +125,11 @@ def ecdf(
     Args:
         words: what is said of it.
         samples: name, class and positive seconds of each version.
-        limit: a ceiling to draw, in seconds.
+        limit: a ceiling to draw, in seconds; not if it is far away.
     """
     everything = [value for _, _, values in samples for value in values if value > 0]
+    if limit is not None and limit > _FAR * max(everything, default=0.0):
+        limit = None
     if limit is not None:
         everything.append(limit)
     low, high = min(everything, default=0.0), max(everything, default=1.0)

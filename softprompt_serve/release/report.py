@@ -216,7 +216,11 @@ def _costs(ranked: Sequence[Run], contest: Contest) -> tuple[tuple[Toll, ...], R
     if run is None:
         return (), None
     names = sorted(name for name in run.digests if contest.counts(run, name))
-    return tolls(run, names, {name: contest.role(name) for name in names}), run
+    # The base model has no role in a comparison, but it is what all the others are added to.
+    bare = {name: "base" for name in names if contest.kinds.get(name) == "base"}
+    return tolls(
+        run, names, {name: contest.role(name) or bare.get(name, "") for name in names}
+    ), run
 
 
 def _toll_note(run: Run | None) -> str:

@@ -52,6 +52,7 @@ class Difference:
         difference, low, high: the mean difference and its interval.
         p: one-sided, of a true difference of ``limit`` (0 without one) or less.
         method: how interval and p were found.
+        paired: whether item was compared with item.
         protected: whether the policy guards this cohort.
         limit: the least that the policy wants of the difference, or None.
     """
@@ -65,6 +66,7 @@ class Difference:
     high: float
     p: float
     method: str
+    paired: bool = True
     protected: bool = False
     limit: float | None = None
 
@@ -134,6 +136,11 @@ class Board:
         return f"{self.dataset} · {self.evaluator}"
 
     @property
+    def paired(self) -> bool:
+        """Whether items were compared with themselves, and not mean with mean."""
+        return all(row.paired for row in self.differences)
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """How differences were found, each method once."""
         return tuple(dict.fromkeys(row.method for row in self.differences))
@@ -144,7 +151,8 @@ class Toll:
     """What one version's answers took; None is unknown.
 
     Attributes:
-        version, role: as in :class:`Row`.
+        version: its name.
+        role: ``candidate``, ``baseline``, ``base`` or "".
         answers, errors: how many were had, and how many were not.
         ttft, e2e: seconds at p50, p95 and p99, or empty.
         visible_tokens, virtual_tokens, output_tokens: means of an answer.

@@ -18,15 +18,14 @@ from softprompt_serve.release import report_words as words
 from softprompt_serve.release.report_costs import QUANTILES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from softprompt_serve.release.report_data import Board, Curve, Difference, Fact, ReportData
 
-_SAYS: Final = {
-    "better": "better: all of it is above 0",
-    "worse": "worse: all of it is below 0",
-    "open": "undecided: 0 is in it",
-}
+_SAYS: Final = {"better": "better", "worse": "worse", "open": "undecided"}
+_PLOTTED: Final = frozenset({"candidate", "baseline", "base"})
+"""Three lines can be told apart; the table beside the plot has every version."""
+
 _LEGEND: Final = (
     "Each row is the mean difference on the same items with its interval. Filled circle: all of "
     "the interval is above 0. Diamond: all of it is below 0. Open circle: 0 is in it. Dashed "
@@ -66,7 +65,7 @@ def to_html(report: ReportData) -> str:
             "forest-anchors", "Candidate minus what it is held against", report.anchors
         ),
         ecdf=_ecdf(report),
-        curves=[_curve(index, curve) for index, curve in enumerate(report.curves)],
+        curves=_curves(report.curves),
     )
 
 
@@ -164,6 +163,7 @@ def _course(curve: Curve) -> str:
 def _loaded(pages: Environment) -> Environment:
     pages.filters |= {
         "level": lambda value, share: words.level(value, share=share),
+        "percent": lambda value: f"{value * 100:g} %",
         "change": lambda value, share: words.change(value, share=share),
         "seconds": words.seconds,
         "dollars": words.dollars,
@@ -214,7 +214,7 @@ def _numbers(row: Difference) -> str:
 
 
 def _ecdf(report: ReportData) -> Markup | None:
-    tolls = [toll for toll in report.tolls if toll.seconds]
+    tolls = [toll for toll in report.tolls if toll.seconds and toll.role in _PLOTTED]
     if not tolls:
         return None
     said = "; ".join(
@@ -223,16 +223,26 @@ def _ecdf(report: ReportData) -> Markup | None:
         for toll in tolls
     )
     about = plots.Words("ecdf", "Share of answers complete within a time", f"{said}.")
-    lines = [
-        (f"{t.version} ({t.role})" if t.role else t.version, t.role or "other", t.seconds)
-        for t in tolls
-    ]
+    lines = [(f"{toll.version} ({toll.role})", toll.role, toll.seconds) for toll in tolls]
     return Markup(plots.ecdf(about, lines, limit=report.toll_limit))  # noqa: S704 - plots escape
 
 
-def _curve(index: int, curve: Curve) -> Markup:
+def _curves(curves: Sequence[Curve]) -> list[Markup]:
+    """Losses share a plot, as they share a scale; every other figure has its own."""
+    losses = [curve for curve in curves if "loss" in curve.name.lower()]
+    others = [[curve] for curve in curves if curve not in losses]
+    return [_curve(n, group) for n, group in enumerate([losses, *others]) if group]
+
+
+def _curve(index: int, group: Sequence[Curve]) -> Markup:
+    looks = ("candidate", "baseline")
+    lines = [
+        plots.Line(curve.name, looks[n] if n < len(looks) else "other", curve.points)
+        for n, curve in enumerate(group)
+    ]
     about = plots.Words(
-        f"curve-{index}", f"{curve.name} while training", f"{curve.name}: {_course(curve)}."
+        f"curve-{index}",
+        f"{', '.join(curve.name for curve in group)} while training",
+        "; ".join(f"{curve.name}: {_course(curve)}" for curve in group) + ".",
     )
-    line = plots.Line(curve.name, "candidate", curve.points)
-    return Markup(plots.curve(about, [line]))  # noqa: S704 - plots escape
+    return Markup(plots.curve(about, lines))  # noqa: S704 - plots escape

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from softprompt_serve.release.paired import Mean, compare, compare_means
+from softprompt_serve.release.paired import UNPAIRED, Mean, compare, compare_means
 from softprompt_serve.release.report_data import Board, Difference, Row
 from softprompt_serve.shadow.intervals import Moments, Z, wilson
 
@@ -267,6 +267,7 @@ def _as_difference(
         high=found.high,
         p=found.p_value,
         method=found.method,
+        paired=found.method != UNPAIRED,
         protected=protected,
         limit=limit,
     )

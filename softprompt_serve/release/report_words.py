@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
-_SMALL: Final = 0.1
+_THOUSAND: Final = 1000
 MINUS: Final = "\N{MINUS SIGN}"
 """As wide as a plus, so that columns of signed numbers line up."""
 
@@ -57,13 +57,13 @@ def interval(low: float | None, high: float | None, *, share: bool) -> str:
 
 
 def seconds(value: float) -> str:
-    """A time: in milliseconds below a tenth of a second."""
-    return f"{value * 1000:.0f} ms" if value < _SMALL else f"{value:.3g} s"
+    """A time: in milliseconds below a second."""
+    return f"{value * 1000:.0f} ms" if value < 1.0 else f"{value:.3g} s"
 
 
 def dollars(value: float) -> str:
-    """A price of one answer, which is a small fraction of a dollar."""
-    return f"${value:.3g}" if value >= _SMALL / 1000 else f"${value:.2e}"
+    """What a thousand answers cost; one alone is a small fraction of a cent."""
+    return f"${value * _THOUSAND:.3g}"
 
 
 def chance(value: float) -> str:
