@@ -82,7 +82,14 @@ def sources(**changes: Any) -> Sources:
         "version": versions[-1],
         "versions": versions,
         "runs": runs,
-        "policy": parse_policy(POLICY).to_json(),
+        "policy": {
+            "prompt": PROMPT,
+            "policy": parse_policy(POLICY).to_json(),
+            "default": False,
+            "tag": "5f0c2a1b9d3e4f60",
+            "updated_at": "2026-11-25T08:03:11Z",
+            "updated_by": "ci",
+        },
         "verdict": verdict(runs),
         "server": {
             "softprompt_serve": "0.6.0",
@@ -107,6 +114,7 @@ def verdict(runs: tuple[Run, ...]) -> dict[str, Any]:
         served=SERVED,
         now=NOW,
         versions=tuple(subjects.values()),
+        prompt=PROMPT,
     )
     return to_json(judged)
 
@@ -130,9 +138,7 @@ def _run(dataset: str, hours: float, found: tuple[tuple[Score, ...], tuple[Answe
 
 
 def _test() -> tuple[tuple[Score, ...], tuple[Answer, ...]]:
-    items = [
-        (f"{cohort}-{n}", cohort) for cohort, count in _COHORTS.items() for n in range(count)
-    ]
+    items = [(f"{cohort}-{n}", cohort) for cohort, count in _COHORTS.items() for n in range(count)]
     return _asked(items, lambda version, cohort: _RIGHT[version][1].get(cohort, _RIGHT[version][0]))
 
 

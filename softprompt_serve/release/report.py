@@ -10,32 +10,31 @@ import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from softprompt_serve.release.case import Case
 from softprompt_serve.release.evidence import Base
 from softprompt_serve.release.policy import parse_policy
+from softprompt_serve.release.report_contest import contest_of, demands_of
 from softprompt_serve.release.report_costs import tolls
 from softprompt_serve.release.report_data import Fact, GateRow, ReportData
-from softprompt_serve.release.report_policy import asked_by, contest_of, policy_facts
 from softprompt_serve.release.report_proofs import proofs
-from softprompt_serve.release.report_results import boards, newest_of_both, runs_behind
+from softprompt_serve.release.report_results import boards, runs_behind
 from softprompt_serve.release.report_story import (
     history,
     label_of,
     lineage,
+    policy_facts,
     training_curves,
     training_facts,
     what_it_is,
 )
 from softprompt_serve.release.report_words import plain, when
-from softprompt_serve.release.verdict import Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from softprompt_serve.release.evidence import Run
     from softprompt_serve.release.policy import Policy
+    from softprompt_serve.release.report_contest import Contest
     from softprompt_serve.release.report_data import Board, Event, Toll
-    from softprompt_serve.release.report_results import Contest
 
     Data = Mapping[str, Any]
 
@@ -48,7 +47,7 @@ class Sources:
         version: ``GET /prompts/{name}/versions/{version}``.
         versions: all of the prompt's, as ``GET /prompts/{name}`` lists them.
         runs: the prompt's evidence.
-        policy: what the prompt asks, or None.
+        policy: ``GET /prompts/{name}/policy``, or None if the server has no such thing.
         verdict: ``GET …/versions/{version}/gates``, or None if nobody could judge.
         unjudged: why nobody could, or "".
         server: ``GET /server``.
@@ -74,15 +73,13 @@ def compose(sources: Sources) -> ReportData:
         BadRequest: ``invalid_policy``: the policy is none that this version of the package knows.
     """
     version, record, verdict = sources.version, sources.version["record"], sources.verdict
-    policy = None if sources.policy is None else parse_policy(sources.policy)
-    contest = contest_of(version, sources.versions, policy, verdict)
-    objection = _objection(sources, policy)
-    # What a gate would look at comes first, and then the newest.
-    runs = sorted(sources.runs, key=lambda run: (objection(run) is not None, -run.at, run.id))
-    found = boards(runs, contest, asked_by(policy, contest))
-    results, anchors = _parted(found, policy, runs)
-    costs, cost_run = _costs(runs, contest)
-    passed, line = _verdict(verdict, sources.unjudged)
+    document = (sources.policy or {}).get("policy")
+    policy = None if document is None else parse_policy(document)
+    contest = _contest(sources, policy)
+    found = boards(contest, demands_of(policy, contest))
+    results, anchors = _parted(found, policy, contest.runs)
+    costs, cost_run = _costs(contest)
+    passed, line = _verdict(version, verdict, sources.unjudged)
     events = history(version, sources.audit)
     return ReportData(
         label=label_of(version),
@@ -107,32 +104,25 @@ def compose(sources: Sources) -> ReportData:
         notes=record.get("notes"),
         lineage=lineage(version, sources.versions),
         proofs=proofs(
-            runs_behind(runs, found, cost_run),
+            runs_behind(contest.runs, found, cost_run),
             digests=contest.digests,
-            objection=objection,
+            objection=contest.case.objection,
             now=sources.now,
         ),
         history=events,
     )
 
 
-def _objection(sources: Sources, policy: Policy | None) -> Callable[[Run], str | None]:
-    """Why a gate would not look at a run: its age, its base model. Nothing without a policy."""
-    if policy is None:
-        return lambda _: None
+def _contest(sources: Sources, policy: Policy | None) -> Contest:
     served = sources.server.get("base_model") or {}
-    version = sources.version
-    case = Case(
-        prompt=version["prompt"],
-        policy=policy,
-        candidate=Subject(version["version"], version["kind"], version["digest"]),
-        baseline=None,
-        versions=(),
-        runs=(),
+    return contest_of(
+        sources.version,
+        sources.versions,
+        policy,
+        sources.runs,
         served=Base(**{field.name: served.get(field.name) for field in fields(Base)}),
         now=sources.now,
     )
-    return case.objection
 
 
 def _parted(
@@ -152,7 +142,7 @@ def _parted(
     )
 
 
-def _verdict(verdict: Data | None, unjudged: str) -> tuple[bool | None, str]:
+def _verdict(version: Data, verdict: Data | None, unjudged: str) -> tuple[bool | None, str]:
     if verdict is None:
         return None, f"Not judged{f': {unjudged}' if unjudged else ''}"
     gates = verdict["gates"]
@@ -160,6 +150,9 @@ def _verdict(verdict: Data | None, unjudged: str) -> tuple[bool | None, str]:
     if verdict["passed"]:
         every = "its one gate" if len(gates) == 1 else f"all {len(gates)} gates"
         return True, f"May be promoted: {every} passed"
+    if not verdict.get("asked", True):
+        so_far = f"; {failed} of {len(gates)} would have failed" if failed else ""
+        return True, f"May be promoted: no gate is asked of a {version['kind']} version{so_far}"
     return False, f"May not be promoted: {failed} of {len(gates)} gates failed"
 
 
@@ -210,12 +203,19 @@ def _generated(sources: Sources) -> tuple[Fact, ...]:
     )
 
 
-def _costs(ranked: Sequence[Run], contest: Contest) -> tuple[tuple[Toll, ...], Run | None]:
-    timed = [run for run in ranked if any(a.version == contest.candidate for a in run.answers)]
-    run = newest_of_both(timed, contest, contest.baseline)
+def _costs(contest: Contest) -> tuple[tuple[Toll, ...], Run | None]:
+    """From one run: with the baseline if there is one, and one that counts before others."""
+    candidate, baseline = contest.candidate, contest.baseline
+    timed = [
+        run
+        for run in contest.runs
+        if contest.knows(run, candidate) and any(a.version == candidate for a in run.answers)
+    ]
+    both = (run for run in timed if baseline is not None and contest.knows(run, baseline))
+    run = next(both, timed[0] if timed else None)
     if run is None:
         return (), None
-    names = sorted(name for name in run.digests if contest.counts(run, name))
+    names = sorted(name for name in run.digests if contest.knows(run, name))
     # The base model has no role in a comparison, but it is what all the others are added to.
     bare = {name: "base" for name in names if contest.kinds.get(name) == "base"}
     return tolls(

@@ -115,6 +115,7 @@ class Board:
         confidence: of the differences' intervals.
         against: the version that is compared with, or None.
         asked: what the policy asks of it, or "".
+        objection: why the gates don't count this evidence, or "".
         unmeasured: hard versions that exist but have no value here.
     """
 
@@ -128,6 +129,7 @@ class Board:
     confidence: float
     against: str | None
     asked: str
+    objection: str = ""
     unmeasured: tuple[str, ...] = ()
 
     @property

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _EXACT: Final = ("sha256", "fingerprint", "digest", "training_code", "revision")
 _ELSEWHERE: Final = frozenset({"notes", "training_curve", "trained_from"})
+_LISTS: Final = frozenset({"win", "hold"})
 _NESTED: Final = frozenset({"optimizer", "metrics"})
 _ABOUT_ALL: Final = ("alias.", "rollout.", "policy.")
 """Changes that concern every version of a prompt."""
@@ -63,6 +64,29 @@ def what_it_is(version: Data, server: Data) -> tuple[Fact, ...]:
 def _state(version: Data) -> str:
     said = [version["state"], *(["unverified"] if version.get("unverified") else [])]
     return ", ".join(said) + (f": {version['reason']}" if version.get("reason") else "")
+
+
+def policy_facts(given: Data | None) -> tuple[Fact, ...]:
+    """Who set the policy, and a line for each demand; nothing without a policy."""
+    policy = (given or {}).get("policy")
+    if given is None or policy is None:
+        return ()
+    origin = "the default, as nobody has set one"
+    if not given["default"]:
+        origin = f"set {stamp(given['updated_at'])} by {given['updated_by'] or 'nobody on record'}"
+    facts = [Fact("origin", origin)]
+    for name, value in policy.items():
+        if name in _LISTS:
+            facts += [Fact(f"{name} {n}", _demand(it)) for n, it in enumerate(value, 1)]
+        elif value is not None:
+            facts.append(Fact(name.replace("_", " "), _demand(value)))
+    return tuple(facts)
+
+
+def _demand(value: Any) -> str:
+    if isinstance(value, dict):
+        value = {name: part for name, part in value.items() if part is not None}
+    return plain(value) or "none"
 
 
 def training_facts(record: Data) -> tuple[Fact, ...]:
