@@ -212,6 +212,11 @@ def _set_resident(
 
 
 def split_label(label: str) -> tuple[str, str]:
+    """``support@v1`` → ``("support", "v1")``.
+
+    Raises:
+        BadRequest: ``invalid_name``.
+    """
     prompt, at, version = label.partition("@")
     if not at:
         msg = f"{label!r} names no version; expected PROMPT@VERSION, such as {label}@v1."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from softprompt_serve.cli.client import ApiError, prompt_path, version_path
+from softprompt_serve.cli.client import prompt_path, version_path
 from softprompt_serve.cli.prompts import Label, split_label
 from softprompt_serve.cli.session import Token, Url, connected, output
 from softprompt_serve.errors import BadRequest
