@@ -165,7 +165,6 @@ def _gates(verdict: Data | None) -> tuple[GateRow, ...]:
             found=gate["found"],
             wanted=gate["wanted"],
             hint=gate["hint"],
-            numbers=tuple(Fact(k, plain(v)) for k, v in gate["numbers"].items()),
         )
         for gate in (verdict or {}).get("gates", ())
     ]

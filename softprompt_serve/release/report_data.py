@@ -38,7 +38,6 @@ class GateRow:
     found: str
     wanted: str
     hint: str
-    numbers: tuple[Fact, ...]
 
 
 @dataclass(frozen=True, slots=True)

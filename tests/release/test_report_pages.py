@@ -20,7 +20,7 @@ VOID = {"meta", "br", "link", "img", "input"}
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "header", "section", "footer"),
     *("h1", "h2", "h3", "small", "p", "strong", "code", "pre", "span", "br", "ol", "li"),
-    *("div", "table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary"),
+    *("div", "table", "caption", "thead", "tbody", "tr", "th", "td"),
     *("figure", "figcaption", "svg", "desc", "g", "path", "line", "circle", "text"),
 }
 
@@ -72,10 +72,7 @@ def poisoned() -> Sources:
     assert base.verdict is not None
     judged = dict(base.verdict) | {
         "warnings": [HOSTILE],
-        "gates": [
-            gate | {"found": HOSTILE, "hint": HOSTILE, "numbers": hostile(gate["numbers"])}
-            for gate in base.verdict["gates"]
-        ],
+        "gates": [gate | {"found": HOSTILE, "hint": HOSTILE} for gate in base.verdict["gates"]],
     }
     audit = [
         dict(entry) | {"detail": hostile(entry["detail"]), "actor": HOSTILE} for entry in base.audit
