@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from softprompt_serve.release.evidence import Base
 from softprompt_serve.release.policy import parse_policy
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from softprompt_serve.release.report_data import Board, Event, Toll
 
     Data = Mapping[str, Any]
+
+MOST_EVENTS: Final = 60
+"""Changes that are listed; how many more there are is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,8 @@ def compose(sources: Sources) -> ReportData:
             objection=contest.case.objection,
             now=sources.now,
         ),
-        history=events,
+        history=events[:MOST_EVENTS],
+        older=max(0, len(events) - MOST_EVENTS),
     )
 
 

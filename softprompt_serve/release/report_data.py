@@ -238,7 +238,8 @@ class ReportData:
         tolls: latency and cost; ``toll_note`` says where they are from, ``toll_limit`` the
             policy's ceiling of p99 in seconds.
         training, missing, curves, notes: the release record.
-        lineage, proofs, history: where it comes from, what the evidence is, what was done.
+        lineage, proofs, history: where it comes from, what the evidence is, what was done;
+            ``older`` changes are not listed.
     """
 
     label: str
@@ -264,3 +265,4 @@ class ReportData:
     lineage: tuple[Ancestor, ...]
     proofs: tuple[Proof, ...]
     history: tuple[Event, ...]
+    older: int

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from softprompt_serve.release import plots
 from softprompt_serve.release import report_words as words
+from softprompt_serve.release.plot_frame import Line, Words
 from softprompt_serve.release.report_costs import QUANTILES
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _forest(name: str, title: str, boards: Iterable[Board]) -> Markup | None:
         for board in shown
         for row in board.differences
     )
-    about = plots.Words(name, title, f"In percentage points. {said}.")
+    about = Words(name, title, f"In percentage points. {said}.")
     return Markup(plots.forest(about, spans, tick=_tick))  # noqa: S704 - plots escape
 
 
@@ -222,7 +223,7 @@ def _ecdf(report: ReportData) -> Markup | None:
         + ", ".join(f"{name} {words.seconds(value)}" for name, value in toll.e2e.items())
         for toll in tolls
     )
-    about = plots.Words("ecdf", "Share of answers complete within a time", f"{said}.")
+    about = Words("ecdf", "Share of answers complete within a time", f"{said}.")
     lines = [(f"{toll.version} ({toll.role})", toll.role, toll.seconds) for toll in tolls]
     return Markup(plots.ecdf(about, lines, limit=report.toll_limit))  # noqa: S704 - plots escape
 
@@ -237,10 +238,10 @@ def _curves(curves: Sequence[Curve]) -> list[Markup]:
 def _curve(index: int, group: Sequence[Curve]) -> Markup:
     looks = ("candidate", "baseline")
     lines = [
-        plots.Line(curve.name, looks[n] if n < len(looks) else "other", curve.points)
+        Line(curve.name, looks[n] if n < len(looks) else "other", curve.points)
         for n, curve in enumerate(group)
     ]
-    about = plots.Words(
+    about = Words(
         f"curve-{index}",
         f"{', '.join(curve.name for curve in group)} while training",
         "; ".join(f"{curve.name}: {_course(curve)}" for curve in group) + ".",

@@ -31,7 +31,6 @@ _TEXTS: Final = {
     "init": "initialised from",
     "chat_template_sha256": "chat template's SHA-256",
 }
-MOST_EVENTS: Final = 60
 
 
 def what_it_is(version: Data, server: Data) -> tuple[Fact, ...]:
@@ -170,4 +169,4 @@ def history(version: Data, audit: Iterable[Data]) -> tuple[Event, ...]:
                 forced=bool(detail.get("force") or detail.get("forced")),
             )
         )
-    return tuple(events[:MOST_EVENTS])
+    return tuple(events)

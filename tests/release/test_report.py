@@ -308,6 +308,12 @@ def test_history_leaves_out_what_concerns_other_versions_alone() -> None:
     assert compose(sources(audit=[entry])).history == ()
 
 
+def test_a_long_history_says_how_much_of_it_is_not_listed() -> None:
+    entry = sources().audit[1]
+    report = compose(sources(audit=[entry] * 75))
+    assert (len(report.history), report.older) == (60, 15)
+
+
 def test_the_same_sources_give_the_same_report(report: ReportData) -> None:
     assert compose(sources()) == report
 

@@ -215,6 +215,11 @@ def test_a_hard_versions_text_is_shown_in_full() -> None:
     assert text in to_html(compose(sources(version=version, verdict=None)))
 
 
+def test_older_changes_are_counted_on_both_pages() -> None:
+    long = compose(sources(audit=[sources().audit[1]] * 75))
+    assert all("15 older changes" in page for page in (to_html(long), to_markdown(long)))
+
+
 def test_rendering_the_same_report_again_gives_the_same_bytes(html: str, markdown: str) -> None:
     report = compose(sources())
     assert (to_html(report), to_markdown(report)) == (html, markdown)

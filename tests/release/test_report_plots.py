@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from softprompt_serve.release.plots import Line, Span, Words, curve, ecdf, forest, ticks
+from softprompt_serve.release.plot_frame import Line, Words, ticks
+from softprompt_serve.release.plots import Span, curve, ecdf, forest
 
 WORDS = Words("plot", "A title & more", "What <it> shows")
 
