@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -50,6 +51,9 @@ RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Amount = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+Part = TypeVar("Part")
 
 
 class _Shape(BaseModel):
@@ -103,6 +107,14 @@ class TotalIn(_Shape):
     items: Count
 
 
+def _yielding(part: Part) -> Part:
+    """Nothing but Python code: where it runs, other threads get their turn.
+
+    pydantic would hold them up, the event loop among them, until it has seen the last score.
+    """
+    return part
+
+
 class RunIn(_Shape):
     """One evaluation of several versions on the same items, with the same sampling."""
 
@@ -123,8 +135,12 @@ class RunIn(_Shape):
         default={}, description="What each request was sent with."
     )
     actor: Annotated[str, StringConstraints(max_length=128, pattern=_PRINTABLE)] | None = None
-    scores: list[ScoreIn] = Field(default=[], max_length=MAX_SCORES)
-    answers: list[AnswerIn] = Field(default=[], max_length=MAX_SCORES)
+    scores: list[Annotated[ScoreIn, AfterValidator(_yielding)]] = Field(
+        default=[], max_length=MAX_SCORES
+    )
+    answers: list[Annotated[AnswerIn, AfterValidator(_yielding)]] = Field(
+        default=[], max_length=MAX_SCORES
+    )
     totals: list[TotalIn] = Field(default=[], max_length=MAX_VERSIONS * MAX_EVALUATORS)
 
     @model_validator(mode="after")
