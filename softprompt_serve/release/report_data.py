@@ -115,7 +115,7 @@ class Board:
         against: the version that is compared with, or None.
         asked: what the policy asks of it, or "".
         objection: why the gates don't count this evidence, or "".
-        unmeasured: hard versions that exist but have no value here.
+        unmeasured: base and hard versions that have no value here.
     """
 
     dataset: str

@@ -78,7 +78,6 @@ def _board(dataset: str, evaluator: str, contest: Contest, demand: Demand) -> Bo
     # Another run of the very same items may have versions that this one has not.
     alike = (run for run in contest.runs if run is not main and _comparable(run, main))
     rows = _rows([main, *alike], evaluator, contest)
-    hard = {name for name, kind in contest.kinds.items() if kind == "hard"}
     values = [s.value for s in main.scores if s.evaluator == evaluator]
     return Board(
         dataset=dataset,
@@ -92,7 +91,7 @@ def _board(dataset: str, evaluator: str, contest: Contest, demand: Demand) -> Bo
         against=demand.against,
         asked=demand.said,
         objection=found.objection,
-        unmeasured=tuple(sorted(hard - {row.version for row in rows})),
+        unmeasured=_unmeasured(rows, contest),
     )
 
 
@@ -112,6 +111,15 @@ def _found(asked: Asked, contest: Contest, demand: Demand) -> _Found:
             return _Found(run, None, objection)
     msg = f"no run of {asked.label} has {contest.candidate}"
     raise ValueError(msg)
+
+
+def _unmeasured(rows: Iterable[Row], contest: Contest) -> tuple[str, ...]:
+    """Whom the candidate should be seen beside, and isn't."""
+    kinds = contest.kinds
+    there = {row.version for row in rows}
+    named = sorted(n for n, kind in kinds.items() if kind in {"base", "hard"} and n not in there)
+    nobody = () if "base" in kinds.values() else ("base (the prompt has no version of that kind)",)
+    return (*nobody, *named)
 
 
 def _comparable(run: Run, main: Run) -> bool:

@@ -116,6 +116,17 @@ def test_a_hard_version_that_nobody_measured_is_named(report: ReportData) -> Non
     assert board(report, "support-test").unmeasured == ()
 
 
+def test_a_prompt_without_a_base_version_is_said_to_have_none() -> None:
+    base = sources()
+    versions = [version for version in base.versions if version["kind"] != "base"]
+    runs = [run for run in base.runs if run.dataset == "support-test"]
+    runs = [
+        replace(run, digests={n: d for n, d in run.digests.items() if n != "v0"}) for run in runs
+    ]
+    found = board(compose(sources(versions=versions, runs=runs)), "support-test")
+    assert found.unmeasured == ("base (the prompt has no version of that kind)",)
+
+
 def test_differences_are_the_gates_own_numbers(report: ReportData) -> None:
     gates = {gate["name"]: gate["numbers"] for gate in verdict(sources().runs)["gates"]}
     wanted = gates["win exact_match on support-test"]
