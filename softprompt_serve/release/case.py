@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softprompt_serve.release.policy import BASE, BASELINE
@@ -91,23 +92,38 @@ class Case:
             return next((version for version in reversed(alive) if version.kind == BASE), None)
         return next((version for version in alive if version.name == against), None)
 
-    def command(self, dataset: str, evaluator: str | None, *others: Subject | None) -> str:
-        """What to type for evidence that would count."""
-        names = [subject.name for subject in (*others, self.candidate) if subject is not None]
-        asked = "" if evaluator is None else f" --evaluators {evaluator}"
-        return (
-            f"softprompt-serve eval run --prompt {self.prompt} --versions "
-            f"{','.join(dict.fromkeys(names))} --dataset {dataset}{asked}"
-        )
-
     def remedy(self, dataset: str, evaluator: str | None, *others: Subject | None) -> str:
-        """What to do where no run counts."""
+        """What to do where no run counts; ``evaluator`` None is whichever are used there."""
         if self.policy.same_base and self.served.fingerprint is None:
             return (
                 "Serve the base model from a directory, so that its weights have a fingerprint, or "
                 "set `same_base: false`."
             )
-        return f"Run `{self.command(dataset, evaluator, *others)}`."
+        subjects = [subject.name for subject in (*others, self.candidate) if subject is not None]
+        names = list(dict.fromkeys(subjects))
+        if self._imported(dataset, evaluator):
+            return (
+                f"Import results of {' and of '.join(names)}: `softprompt-serve eval import "
+                f"--prompt {self.prompt} --version {names[-1]} --lm-eval RESULTS.json`."
+            )
+        used = [evaluator] if evaluator else self._evaluators(dataset)
+        return (
+            f"Run `softprompt-serve eval run --prompt {self.prompt} --versions {','.join(names)} "
+            f"--dataset {quote(dataset)}.jsonl --evaluators {quote(','.join(used))}`."
+        )
+
+    def _imported(self, dataset: str, evaluator: str | None) -> bool:
+        """Whether results come from elsewhere; lm-eval's are called ``task/metric``."""
+        sources = {run.source for run in self.runs if run.dataset == dataset}
+        if sources:
+            return "run" not in sources
+        return evaluator is not None and "/" in evaluator and ":" not in evaluator
+
+    def _evaluators(self, dataset: str) -> list[str]:
+        asked = (*self.policy.win, *self.policy.hold)
+        named = [one.evaluator for one in asked if one.dataset == dataset]
+        found = named or [evaluator for evaluator, of in self.measured() if of == dataset]
+        return list(dict.fromkeys(found)) or ["EVALUATORS"]
 
     def bring(self, against: str) -> str:
         """What to do where there is nobody to compare with."""

@@ -40,7 +40,7 @@ class Evidence(NamedTuple):
     """What counts.
 
     Attributes:
-        run: where it is from; of two unpaired means, the candidate's.
+        run: where it is from; of two runs, the candidate's.
         against: with whom the candidate is compared.
         scores: by item, at least one; or the two means, where no items are known.
     """
@@ -119,13 +119,13 @@ def pick(case: Case, asked: Asked, against: Subject) -> Evidence | str:
         if one.run is None or total is None:
             return f"nothing of {subject.name}: {one.why}" if totals else found.why
         totals.append((one.run, total))
-    return _unpaired(evaluator, against, *totals)
+    return _of_two_runs(case, evaluator, against, *totals)
 
 
-def _unpaired(
-    evaluator: str, against: Subject, mine: tuple[Run, Total], theirs: tuple[Run, Total]
+def _of_two_runs(
+    case: Case, evaluator: str, against: Subject, mine: tuple[Run, Total], theirs: tuple[Run, Total]
 ) -> Evidence | str:
-    """Two means, if they were measured alike."""
+    """What was imported of one version each, if it was measured alike; paired if items are known."""
     (run, total), (other_run, other) = mine, theirs
     for what, one, two in (
         ("contents of the data set", run.dataset_sha256, other_run.dataset_sha256),
@@ -134,6 +134,9 @@ def _unpaired(
     ):
         if one != two:
             return f"{called(run)} and {called(other_run)} can't be compared: different {what}"
+    pairs = pair(case.index, run, evaluator, case.candidate.name, against.name, other=other_run)
+    if pairs.items and len(pairs.items) > pairs.missing:
+        return Evidence(run, against, pairs)
     means = (
         Mean(total.mean, total.stderr, total.items),
         Mean(other.mean, other.stderr, other.items),

@@ -106,7 +106,7 @@ def _unseen(case: Case, cohort: str) -> Gate:
         f"no evidence for {cohort}",
         f"{_wanted(case)} below {case.policy.baseline}, on at least {least} items",
         more_items(least, f'with `"cohort": "{cohort}"` in {where}, scored for both versions')
-        + " Or the policy names in `cohorts.protected` whom it protects, and not this one.",
+        + " Or the policy's `cohorts.protected` lists only whom it means.",
         {"cohort": cohort, "items": 0},
     )
 

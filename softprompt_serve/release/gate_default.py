@@ -90,7 +90,7 @@ def _too_little(case: Case, known: Known, name: str, wanted: str) -> Gate:
         return Gate.of(name, "no baseline to compare with", wanted, case.bring(BASELINE))
     measured = case.measured()
     if not measured:
-        return Gate.of(name, "no evidence", wanted, case.remedy("FILE", None, case.baseline))
+        return Gate.of(name, "no evidence", wanted, case.remedy("DATASET", None, case.baseline))
     asked = Asked(*measured[0])
     why = pick(case, asked, case.baseline)
     said = f"no evidence that counts; {why}" if isinstance(why, str) else "means alone, no items"
@@ -110,7 +110,7 @@ def _nothing_lost(case: Case, known: Known) -> Gate:
         )
         return Gate.of("lose none", "; ".join(said), wanted, hint, numbers)
     if not known:
-        dataset = next((dataset for _, dataset in case.measured()), "FILE")
+        dataset = next((dataset for _, dataset in case.measured()), "DATASET")
         remedy = case.remedy(dataset, None, case.baseline)
         return Gate.of("lose none", "nothing was compared", wanted, remedy, numbers)
     return Gate.of("lose none", f"none of {len(known)} is lost", wanted, "", numbers)

@@ -177,5 +177,5 @@ def _numbers(ceiling: _Ceiling, run: Run, measured: Sequence[_Measured]) -> dict
 
 def _again(case: Case) -> str:
     dataset = next((win.dataset for win in case.policy.win), None)
-    dataset = dataset or next((run.dataset for run in case.runs), "FILE")
+    dataset = dataset or next((run.dataset for run in case.runs), "DATASET")
     return case.remedy(dataset, None, case.baseline)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softprompt_serve.artifact import base
 from softprompt_serve.release.case import Case
 from softprompt_serve.release.gate_cohorts import cohort_gates
 from softprompt_serve.release.gate_default import default_gates
 from softprompt_serve.release.gate_quality import hold_gates, win_gates
 from softprompt_serve.release.gate_service import service_gates
 from softprompt_serve.release.gate_warnings import warnings_of
-from softprompt_serve.release.policy import BASELINE
+from softprompt_serve.release.policy import BASE, BASELINE
 from softprompt_serve.release.verdict import Gate, Subject, Verdict, to_json, to_text
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def judge(
     for one in (baseline, candidate):
         if one is not None:
             known.setdefault(one.name, one)
+    if not any(one.kind == BASE and one.state != "removed" for one in known.values()):
+        # Evaluations ask the plain base model by this name, where the prompt has no such version.
+        known.setdefault(BASE, Subject(BASE, BASE, base().content.digest))
     newest = sorted(runs, key=lambda run: (run.at, run.id), reverse=True)
     case = Case(
         prompt=prompt or next((run.prompt for run in newest), "PROMPT"),

@@ -67,14 +67,24 @@ class Pairs:
         )
 
 
-def pair(index: Index, run: Run, evaluator: str, candidate: str, against: str) -> Pairs:
+def pair(
+    index: Index,
+    run: Run,
+    evaluator: str,
+    candidate: str,
+    against: str,
+    *,
+    other: Run | None = None,
+) -> Pairs:
     """Pair what one run has of two versions, in the order of item ids.
+
+    With ``other``, what that run has of the version to compare with.
 
     An item that an evaluator scored for neither version says nothing. The worst value is 0, or the
     lowest that was given if that is negative.
     """
     mine = index.scores(run, evaluator, candidate)
-    theirs = index.scores(run, evaluator, against)
+    theirs = index.scores(other or run, evaluator, against)
     given = [score.value for scores in (mine, theirs) for score in scores.values()]
     worst = min(0.0, *given) if given else 0.0
     return Pairs(

@@ -75,7 +75,7 @@ class Hold(Measured):
 
     max_drop: Drop = 0.02
     against: Name = Field(
-        BASELINE, description="`baseline`, `base` (the version of that kind), or a version."
+        BASELINE, description="`baseline`, `base` (the plain base model), or a version."
     )
 
 

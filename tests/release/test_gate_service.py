@@ -105,7 +105,12 @@ def test_answers_to_what_must_be_won_are_measured_and_the_newest_that_count() ->
     slow = [
         a_run(QUALITY, answers=answers("v4", [9.0] * 60), id=f"{n}" * 32, **changes)
         for n, changes in enumerate(
-            ({"dataset": "other", "at": NOW}, {"at": NOW - 9 * DAY}, {"at": NOW - 99 * DAY}), 1
+            (
+                {"dataset": "other", "at": NOW},
+                {"digests": {"v1": "0" * 64, "v4": "0" * 64}, "at": NOW},
+                {"at": NOW - 9 * DAY},
+            ),
+            1,
         )
     ]
     assert judged(policy, quick, *slow).passed

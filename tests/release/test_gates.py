@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from release.evidence_of import (
+    BASE,
     DAY,
     NOW,
     SERVED,
@@ -22,8 +23,9 @@ from release.evidence_of import (
     right,
 )
 
+from softprompt_serve.artifact import base
 from softprompt_serve.release.evidence import Base, Run
-from softprompt_serve.release.gates import Subject, to_json, to_text
+from softprompt_serve.release.gates import Subject, Verdict, to_json, to_text
 from softprompt_serve.release.policy import Policy
 
 WIN = "win exact_match on support-test"
@@ -53,7 +55,7 @@ def test_no_evidence_no_promotion() -> None:
 def test_without_evidence_the_hint_is_a_command() -> None:
     found = gate(judged(a_policy()), WIN)
     assert found.found == "no run of exact_match on support-test"
-    command = f"Run `{EVAL} v1,v4 --dataset support-test --evaluators exact_match`."
+    command = f"Run `{EVAL} v1,v4 --dataset support-test.jsonl --evaluators exact_match`."
     assert found.hint == command
 
 
@@ -216,18 +218,36 @@ def test_a_drop_can_be_held_against_the_base_model() -> None:
     assert "v4 has to become better" in found.hint
 
 
+def test_of_several_base_versions_the_newest_is_meant() -> None:
+    policy = a_policy(hold=[a_win(against="base")])
+    newer = Subject("base2", "base", digest("base2"))
+    run = a_run({"v1": right(21, 160), "v4": right(117, 160), "base2": right(0, 160)})
+    verdict = judged(policy, run, versions=(BASE, V1, V4, newer))
+    assert verdict.gates[2].numbers["against"] == "base2"
+
+
 def test_a_drop_can_be_held_against_any_version() -> None:
     policy = a_policy(hold=[a_win(against="v2", max_drop=0.02)])
     run = a_run({"v1": right(21, 160), "v2": right(60, 160), "v4": right(117, 160)})
     assert judged(policy, run).passed
 
 
+def test_the_plain_base_model_needs_no_version() -> None:
+    policy = a_policy(hold=[a_win(against="base")])
+    scores = {"base": right(0, 160), "v1": right(21, 160), "v4": right(117, 160)}
+    plain = base().content.digest
+    run = replace(a_run(scores), digests={"v1": V1.digest, "v4": V4.digest, "base": plain})
+    assert judged(policy, run, versions=(V1, V4)).passed
+    assert not judged(policy, GOOD, versions=(V1, V4)).passed
+
+
 @pytest.mark.parametrize(
     ("against", "said"), [("base", "no version of kind base"), ("v9", "no version v9")]
 )
 def test_nobody_to_compare_with_fails(against: str, said: str) -> None:
-    policy = a_policy(hold=[a_win(against=against)])
-    found = gate(judged(policy, GOOD, versions=(V1, V4)), f"hold{WIN[3:]} against {against}")
+    policy, misnamed = a_policy(hold=[a_win(against=against)]), replace(BASE, kind="hard")
+    verdict = judged(policy, GOOD, versions=(misnamed, V1, V4))
+    found = gate(verdict, f"hold{WIN[3:]} against {against}")
     assert (found.passed, said in found.found) == (False, True)
 
 
@@ -269,6 +289,39 @@ def test_means_that_were_measured_differently_are_not_compared(
     runs = a_benchmark("base", 0.4, **changes), a_benchmark("v4", 0.4)
     found = gate(judged(a_policy(hold=[MMLU]), GOOD, *runs), MMLU_GATE)
     assert (found.passed, f"different {what}" in found.found) == (False, True)
+
+
+def test_imported_results_are_paired_where_items_are_known() -> None:
+    runs = []
+    for name, hits in (("base", 600), ("v4", 598)):
+        values = {name: right(hits, 1000)}
+        scores = a_run(values, dataset="mmlu_pro", evaluator="mmlu_pro/exact_match").scores
+        runs.append(replace(a_benchmark(name, 0.6), scores=scores))
+    found = gate(judged(a_policy(hold=[MMLU]), GOOD, *runs), MMLU_GATE)
+    assert (found.numbers["items"], found.numbers["worse"]) == (1000, 2)
+    assert found.passed
+
+
+def test_items_of_one_side_alone_leave_means() -> None:
+    scores = a_run({"base": right(600, 1000)}, evaluator="mmlu_pro/exact_match").scores
+    runs = replace(a_benchmark("base", 0.4), scores=scores), a_benchmark("v4", 0.4)
+    found = gate(judged(a_policy(hold=[MMLU]), GOOD, *runs), MMLU_GATE)
+    assert "two unpaired means" in str(found.numbers["method"])
+
+
+def test_where_results_come_from_elsewhere_the_hint_is_to_import_them() -> None:
+    hint = (
+        "Import results of base and of v4: `softprompt-serve eval import --prompt support "
+        "--version v4 --lm-eval RESULTS.json`."
+    )
+    for runs in ((GOOD,), (GOOD, replace(a_benchmark("v4", 0.4), source="lm-eval"))):
+        assert gate(judged(a_policy(hold=[MMLU]), *runs), MMLU_GATE).hint == hint
+
+
+def test_a_command_can_be_typed_as_it_stands() -> None:
+    policy = a_policy(win=[a_win(evaluator="regex:^(a|b)$")])
+    found = gate(judged(policy), "win regex:^(a|b)$ on support-test")
+    assert found.hint.endswith("--evaluators 'regex:^(a|b)$'`.")
 
 
 def test_one_mean_alone_is_no_evidence() -> None:
@@ -394,6 +447,10 @@ def test_a_verdict_is_text_with_what_is_to_do() -> None:
     assert lines[3] == f"FAIL  {WIN}"
     assert lines[-1].startswith("      to do: Run `softprompt-serve eval run")
     assert to_text(judged(a_policy(), GOOD)).startswith("v4 passes every gate\n")
+
+
+def test_a_verdict_of_no_gates_lets_nobody_pass() -> None:
+    assert not Verdict(V4, V1, ()).passed
 
 
 def test_the_order_of_runs_does_not_matter() -> None:

@@ -179,6 +179,17 @@ def test_the_bootstraps_interval_is_scipys(seed: int) -> None:
     assert (found.low, found.high) == pytest.approx(theirs.confidence_interval, abs=0.03 * width)
 
 
+@pytest.mark.parametrize("items", [60, 501])
+def test_the_interval_of_a_skewed_difference_is_scipys(items: int) -> None:
+    differences = np.random.default_rng(3).gamma(0.2, 1.0, items) - 0.1
+    found = compare(differences, np.zeros(items), confidence=0.95)
+    theirs = stats.bootstrap(
+        (differences,), np.mean, n_resamples=50_000, method="BCa", rng=3, batch=1_000
+    )
+    width = found.high - found.low
+    assert (found.low, found.high) == pytest.approx(theirs.confidence_interval, abs=0.02 * width)
+
+
 def test_above_five_hundred_items_the_interval_needs_no_resampling_and_is_the_same() -> None:
     candidate, against = of_means(0, 501, 0.02)
     many = compare(candidate, against, confidence=0.95)
