@@ -121,6 +121,23 @@ def test_a_run_of_other_content_is_refused_whole(evidence: Evidence, catalogue: 
     assert catalogue.revision() == before
 
 
+def test_the_plain_base_model_is_evaluated_without_a_version(evidence: Evidence) -> None:
+    plain = Content("base").digest
+    assert evidence.add(scored({**TWO, "base": plain}))
+    with pytest.raises(Conflict) as error:
+        evidence.add(scored({**TWO, "base": "9" * 64}, id=run_id(2)))
+    assert (error.value.code, error.value.param) == ("digest_mismatch", "digests.base")
+
+
+def test_a_version_that_is_called_base_is_what_is_meant(
+    evidence: Evidence, catalogue: Catalogue
+) -> None:
+    catalogue.add_version("support", "base", TEXTS["v1"], {})
+    with pytest.raises(Conflict):
+        evidence.add(scored({"base": Content("base").digest}))
+    assert evidence.add(scored({"base": DIGESTS["v1"]}))
+
+
 def test_a_run_of_the_future_is_refused_but_a_clock_may_be_a_little_ahead(
     evidence: Evidence,
 ) -> None:

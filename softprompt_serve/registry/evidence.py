@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, insert, select
 
+from softprompt_serve.artifact.content import Content
 from softprompt_serve.errors import BadRequest, Conflict
 from softprompt_serve.registry.audit import Change, step
 from softprompt_serve.registry.evidence_choice import whole
@@ -19,6 +20,7 @@ from softprompt_serve.registry.evidence_tables import ResultRow, RunRow, RunVers
 from softprompt_serve.registry.lookup import find_version, live_versions
 from softprompt_serve.registry.tables import StateRow
 from softprompt_serve.registry.upsert import inserting
+from softprompt_serve.release.policy import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -35,6 +37,9 @@ FUTURE_SECONDS: Final = 300.0
 
 MAX_WEIGHED: Final = 1000
 """Of how many runs a judgement knows, the newest ones."""
+
+_PLAIN: Final = Content(BASE).digest
+"""Of the plain base model: it is evaluated as ``base`` where no version has that name."""
 
 _BATCH: Final = 5000
 """Rows for one statement, which PostgreSQL has seconds for."""
@@ -199,7 +204,10 @@ class Evidence:
             raise BadRequest(msg, code="invalid_run", param="at")
         live = live_versions(session, run.prompt)
         for version, digest in run.digests.items():
-            present = find_version(live, run.prompt, version).digest
+            if version == BASE and BASE not in live:
+                present = _PLAIN
+            else:
+                present = find_version(live, run.prompt, version).digest
             if present != digest:
                 msg = (
                     f"{run.prompt}@{version} has the digest {present[:12]} here, not {digest[:12]}: "

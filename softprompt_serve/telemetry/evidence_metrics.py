@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Gauge
 
+from softprompt_serve.release.policy import BASE
 from softprompt_serve.telemetry.metrics_board import Board
 
 if TYPE_CHECKING:
@@ -45,13 +46,15 @@ class EvidenceMetrics:
         self._failed = board("fail_ratio", "Which part of those failed.")
 
     def show(self, results: Iterable[Result], snapshot: Snapshot) -> None:
-        """Show these results, as far as they are verdicts on versions that exist."""
+        """Show these results, as far as they are verdicts on versions that exist, or the plain base."""
         items: dict[tuple[str, ...], float] = {}
         failed: dict[tuple[str, ...], float] = {}
         # Where there is no room for all, the newest come first.
         for result in sorted(results, key=lambda found: -found.at):
             prompt = snapshot.prompt(result.prompt)
-            if prompt is None or result.version not in prompt.versions or result.cohort is None:
+            if prompt is None or result.cohort is None:
+                continue
+            if result.version not in prompt.versions and result.version != BASE:
                 continue
             labels = tuple(getattr(result, name) for name in LABELS)
             items[labels] = float(result.items)

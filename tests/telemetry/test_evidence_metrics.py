@@ -59,6 +59,12 @@ def test_what_is_no_verdict_on_a_version_that_exists_is_not_shown() -> None:
     assert found.series("eval_items") == []
 
 
+def test_the_plain_base_model_is_shown_beside_the_versions() -> None:
+    found = Measured()
+    found.metrics.evaluations([replace(FOUND, version="base")], snapshot())
+    assert found.shown("eval_fail_ratio", "version") == {("base",): 0.25}
+
+
 def test_items_that_nobody_could_score_have_no_ratio() -> None:
     found = Measured()
     found.metrics.evaluations([replace(FOUND, items=0, passed=0, mean=None)], snapshot())
