@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from softprompt_serve.errors import Conflict
 from softprompt_serve.release.evidence import Base
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FORMAT: Final = 1
 FIRST: Final = b'{"type":"run",'
@@ -57,9 +55,10 @@ class Heading:
         for name in _SAME:
             theirs, ours = getattr(self, name), getattr(other, name)
             if theirs != ours:
+                was, would_be = _apart(theirs, ours)
                 msg = (
-                    f"{place} holds another run: its {name} is {_plain(theirs)}, now it would be "
-                    f"{_plain(ours)}. Give another file, or ask for the same."
+                    f"{place} holds another run: {name} was {was}, now it would be {would_be}. "
+                    "Give another file, or ask for the same."
                 )
                 raise Conflict(msg, code="run_differs", param=name)
 
@@ -87,6 +86,11 @@ class Heading:
         return cls(**{**record, "base": Base(**record["base"])})
 
 
-def _plain(value: object) -> str:
-    plain = asdict(value) if isinstance(value, Base) else value
-    return json.dumps(plain, ensure_ascii=False, default=dict)[:_SHOWN]
+def _apart(theirs: object, ours: object) -> tuple[str, str]:
+    """Two values as JSON; of two mappings only what differs."""
+    one, other = (asdict(v) if isinstance(v, Base) else v for v in (theirs, ours))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        same = {key for key in one if key in other and one[key] == other[key]}
+        one, other = ({k: v for k, v in m.items() if k not in same} for m in (one, other))
+    first, second = (json.dumps(v, ensure_ascii=False, default=dict)[:_SHOWN] for v in (one, other))
+    return first, second
