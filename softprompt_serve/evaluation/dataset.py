@@ -155,9 +155,10 @@ def parse_item(data: Any) -> Item:
         msg = "expected a JSON object"
         raise ValueError(msg)  # noqa: TRY004 - all that is wrong with a line is a ValueError
     given = _labelled(data) if "text" in data else dict(data)
+    # Also a check: Python reads NaN and half characters, which can't be sent.
+    content = canonical_json({key: part for key, part in given.items() if key != "id"}).encode()
     if given.get("id") is None:
-        content = canonical_json({key: part for key, part in given.items() if key != "id"})
-        given["id"] = hashlib.sha256(content.encode()).hexdigest()[:_ID_DIGITS]
+        given["id"] = hashlib.sha256(content).hexdigest()[:_ID_DIGITS]
     if isinstance(given.get("context"), str):
         given["context"] = [given["context"]]
     try:

@@ -90,17 +90,18 @@ def targets_of(
     Args:
         prompt: of ``GET /prompts/{name}``.
         server: of ``GET /server``.
-        names: versions or aliases. ``base`` is the plain base model unless the prompt has a version
-            or an alias of that name.
+        names: versions or aliases. ``base`` is, unless the prompt calls something so, its version of
+            kind ``base`` or, without one, the served base model itself.
 
     Raises:
         NotFound: ``version_not_found``.
         BadRequest: ``duplicate_version``: two of the names are one version; or none is given.
     """
     versions = {version["version"]: version for version in prompt["versions"]}
+    bases = {BASE: name for name, version in versions.items() if version["kind"] == BASE}
     found: dict[str, Target] = {}
     for name in names:
-        version = prompt["aliases"].get(name, name)
+        version = name if name in versions else {**bases, **prompt["aliases"]}.get(name, name)
         if version in versions:
             label = f"{prompt['name']}@{version}"
             target = Target(version, label, versions[version]["digest"])

@@ -45,7 +45,10 @@ class Fake:
         asked: every request that was answered, ``(version, question)``, in order of arrival.
         bodies, headers: of those requests.
         lies: headers that replace the true ones.
+        mistakes: model asked for → who answers instead.
         delay: seconds before each answer.
+        cut: whether streams break off.
+        kinds: of versions, where not soft.
         running, most: requests being answered now, and at most so far.
         runs: what was uploaded, by id.
         base: what the server says of its model.
@@ -54,10 +57,12 @@ class Fake:
     rule: Rule = lambda version, body: f"{version} says {question_of(body)}"
     versions: tuple[str, ...] = ("v1", "v2")
     aliases: dict[str, str] = field(default_factory=lambda: {"production": "v1"})
+    kinds: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     bodies: list[Json] = field(default_factory=list)
     headers: list[Json] = field(default_factory=list)
     lies: dict[str, str] = field(default_factory=dict)
+    mistakes: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     running: int = 0
     most: int = 0
@@ -93,7 +98,8 @@ class Fake:
             self.running -= 1
 
     def answer(self, body: Json, request: Request) -> Response:
-        prompt, _, version = body["model"].partition("@")
+        model = self.mistakes.get(body["model"], body["model"])
+        prompt, _, version = model.partition("@")
         found = self.rule(version or BASE, body)
         if isinstance(found, Response):
             return found
@@ -135,7 +141,10 @@ class Fake:
         return JSONResponse({"base_model": {**unknown, **self.base}, "served_names": [BASE]})
 
     async def prompt(self, request: Request) -> Response:
-        versions = [{"version": name, "digest": digest(name)} for name in self.versions]
+        versions = [
+            {"version": name, "digest": digest(name), "kind": self.kinds.get(name, "soft")}
+            for name in self.versions
+        ]
         return JSONResponse({"name": "support", "aliases": self.aliases, "versions": versions})
 
     async def add_run(self, request: Request) -> Response:

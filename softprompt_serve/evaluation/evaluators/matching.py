@@ -28,9 +28,12 @@ _AFTER: Final = _BEFORE + ".,"
 
 
 def normalized(text: str) -> str:
-    """A text as it is compared: NFKC, white space as one space, no punctuation around it, casefolded."""
-    plain = unicodedata.normalize("NFKC", text)
-    return " ".join(plain.split()).lstrip(_BEFORE).rstrip(_AFTER).casefold()
+    """A text as it is compared: NFKC, white space as one space, no punctuation around it, casefolded.
+
+    What is nothing but punctuation stays as it is.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", text).split())
+    return (plain.lstrip(_BEFORE).rstrip(_AFTER) or plain).casefold()
 
 
 class ExactMatch(Named):
