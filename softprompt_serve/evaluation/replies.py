@@ -98,10 +98,11 @@ def targets_of(
         BadRequest: ``duplicate_version``: two of the names are one version; or none is given.
     """
     versions = {version["version"]: version for version in prompt["versions"]}
-    bases = {BASE: name for name, version in versions.items() if version["kind"] == BASE}
+    plain = [name for name, version in versions.items() if version["kind"] == BASE]
+    aliases = {**({BASE: plain[-1]} if plain else {}), **prompt["aliases"]}
     found: dict[str, Target] = {}
     for name in names:
-        version = name if name in versions else {**bases, **prompt["aliases"]}.get(name, name)
+        version = name if name in versions else aliases.get(name, name)
         if version in versions:
             label = f"{prompt['name']}@{version}"
             target = Target(version, label, versions[version]["digest"])

@@ -32,6 +32,9 @@ _DATED: Final = re.compile(r"_(?P<date>\d{4}-\d\d-\d\dT[\d.-]+)\.json")
 _OF_THE_RUN: Final = frozenset({"metadata", "dataset_kwargs"})
 """Parts of a task's configuration that say where it ran, not what was asked."""
 
+_OF_A_HUNDRED: Final = frozenset({"bleu", "chrf", "ter"})
+"""Metrics that are no share, however small they come out."""
+
 
 def read_lm_eval(path: Path, samples: Path | None = None) -> Imported:
     """A file of results, with the samples of the same run if their folder is given.
@@ -84,7 +87,8 @@ def _means(data: Json, names: Mapping[tuple[str, str], str]) -> tuple[list[Mean]
         metric, _, filter_ = key.partition(",")
         found = data["results"][task]
         mean = share(found[key])
-        if mean is None or not data["higher_is_better"].get(task, {}).get(metric):
+        better = data["higher_is_better"].get(task, {}).get(metric)
+        if mean is None or not better or metric in _OF_A_HUNDRED:
             left_out.append(evaluator)
             continue
         stderr = error_of(found.get(f"{metric}_stderr,{filter_}"))
