@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softprompt_serve.console.attach import attach_console
 from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.admin import probes, router
 from softprompt_serve.server.auth import admin_token
@@ -12,6 +13,7 @@ from softprompt_serve.server.exposition import OpenMetrics
 from softprompt_serve.server.feedback import feedback_router
 from softprompt_serve.server.gate import AdminGate
 from softprompt_serve.server.hooks import hooks_router
+from softprompt_serve.server.policies import policy_router
 from softprompt_serve.server.rollouts import rollout_router
 from softprompt_serve.server.scope import ScopeMiddleware, error_response
 from softprompt_serve.server.shadow import shadow_router
@@ -35,6 +37,7 @@ def attach(app: FastAPI, state: AppState) -> None:
     app.include_router(feedback_router)
     app.include_router(hooks_router)
     app.include_router(evidence_router)
+    app.include_router(policy_router)
     token: list[str] = []
 
     def expected() -> str:
@@ -42,6 +45,7 @@ def attach(app: FastAPI, state: AppState) -> None:
             token.append(admin_token(state.settings))
         return token[0]
 
+    attach_console(app, state.settings, expected)
     app.add_middleware(OpenMetrics)
     app.add_middleware(
         AdminGate,
