@@ -14,8 +14,8 @@ MODULES = {str(p.relative_to(PACKAGE)): p for p in sorted(PACKAGE.rglob("*.py"))
 LINES = 300
 
 DECIDING = ("bank/slots.py", "router/", "rollout/", "shadow/", "telemetry/", "release/")
-PURE = ("artifact", "registry/", *DECIDING)
-WITHOUT_TORCH = ("registry/", *DECIDING)
+PURE = ("artifact", "registry/", "evaluation/", *DECIDING)
+WITHOUT_TORCH = ("registry/", "evaluation/", *DECIDING)
 
 
 def within(name: str, places: tuple[str, ...]) -> bool:

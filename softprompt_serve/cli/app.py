@@ -8,7 +8,16 @@ import typer
 from typer.core import TyperCommand
 
 from softprompt_serve import __version__
-from softprompt_serve.cli import doctor, migrate, policies, prompts, report, rollouts, shadow
+from softprompt_serve.cli import (
+    doctor,
+    evaluations,
+    migrate,
+    policies,
+    prompts,
+    report,
+    rollouts,
+    shadow,
+)
 from softprompt_serve.cli.session import reported
 
 if TYPE_CHECKING:
@@ -90,6 +99,7 @@ def serve(context: typer.Context) -> None:
 prompts.register(app)
 rollouts.register(app)
 shadow.register(app)
+evaluations.register(app)
 policies.register(app)
 report.register(app)
 doctor.register(app)

@@ -124,7 +124,7 @@ class Api:
         Raises:
             ApiError, Unreachable: as all calls here.
         """
-        actor = _user()
+        actor = local_user()
         return self.call(
             method,
             path,
@@ -188,7 +188,8 @@ def rollout_path(prompt: str, verb: str | None = None) -> str:
     return path if verb is None else f"{path}/{verb}"
 
 
-def _user() -> str | None:
+def local_user() -> str | None:
+    """Who runs this command, as audits and evidence name them; None where that has no name."""
     try:
         return getpass.getuser()[:128]
     except (OSError, KeyError, ImportError):  # no such user in this container

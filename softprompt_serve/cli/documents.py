@@ -50,7 +50,7 @@ def weights_of(pairs: Iterable[str]) -> dict[str, int]:
         BadRequest: ``invalid_weights``.
     """
     weights: dict[str, int] = {}
-    for name, weight in _pairs(pairs, "invalid_weights", "VERSION=WEIGHT, such as v2=90"):
+    for name, weight in pairs_of(pairs, "invalid_weights", "VERSION=WEIGHT, such as v2=90"):
         if not (weight.isascii() and weight.isdigit()):
             msg = f"{name}={weight}: the weight is no whole number; weights are relative shares."
             raise BadRequest(msg, code="invalid_weights", param=name)
@@ -67,7 +67,7 @@ def headers_of(pairs: Iterable[str]) -> dict[str, str]:
     Raises:
         BadRequest: ``invalid_header``.
     """
-    return dict(_pairs(pairs, "invalid_header", "NAME=VALUE, such as x-tier=gold"))
+    return dict(pairs_of(pairs, "invalid_header", "NAME=VALUE, such as x-tier=gold"))
 
 
 def given(**parts: Any) -> dict[str, Any] | None:
@@ -75,7 +75,12 @@ def given(**parts: Any) -> dict[str, Any] | None:
     return {name: part for name, part in parts.items() if part is not None} or None
 
 
-def _pairs(pairs: Iterable[str], code: str, expected: str) -> Iterable[tuple[str, str]]:
+def pairs_of(pairs: Iterable[str], code: str, expected: str) -> Iterable[tuple[str, str]]:
+    """What stands before and after each ``=``.
+
+    Raises:
+        BadRequest: with ``code``, naming what was ``expected``.
+    """
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:

@@ -53,7 +53,12 @@ class Pass:
         """What the audit says of it."""
         if self.reason is None:
             return {"gates": "passed", "policy": self.tag}
-        return {"gates": "forced", "policy": self.tag, "failed": self.failed, "why": self.reason}
+        return {
+            "gates": "forced",
+            "policy": self.tag,
+            "failed": self.failed,
+            "forced": self.reason,
+        }
 
 
 class Ungranted(Exception):

@@ -143,7 +143,6 @@ class Rollouts:
         if_match: int | None,
         actor: str | None,
         reason: str | None = None,
-        granted: Pass | None = None,
     ) -> tuple[Rollout, bool]:
         """Give a version (or alias), or the one candidate, all of the split and ``production``.
 
@@ -152,7 +151,7 @@ class Rollouts:
             Invalid: ``rollout_unknown_version`` or ``version_unloaded``.
         """
         move = self.moves.promote(version, reason)
-        return self.make(prompt, move, if_match=if_match, actor=actor, granted=granted)
+        return self.make(prompt, move, if_match=if_match, actor=actor)
 
     def rollback(
         self, prompt: str, *, if_match: int | None, actor: str | None, reason: str | None = None
@@ -194,15 +193,7 @@ class Rollouts:
             return None
 
     def advance(
-        self,
-        prompt: str,
-        *,
-        if_match: int,
-        step: int,
-        base: int,
-        reason: str,
-        actor: str,
-        granted: Pass | None = None,
+        self, prompt: str, *, if_match: int, step: int, base: int, reason: str, actor: str
     ) -> Rollout:
         """Enter a step; ``base`` counts the candidate's answers in this epoch before it.
 
@@ -210,7 +201,7 @@ class Rollouts:
             Conflict: ``rollout_has_no_steps`` or ``rollout_not_progressing``, also while paused.
         """
         move = self.moves.advance(step, base, reason)
-        return self.make(prompt, move, if_match=if_match, actor=actor, granted=granted)[0]
+        return self.make(prompt, move, if_match=if_match, actor=actor)[0]
 
     def history(self, prompt: str, limit: int = 50) -> list[Mapping[str, Any]]:
         """The newest ``limit`` states first, each as JSON data; generation 0 is before the first."""

@@ -18,9 +18,11 @@ from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import Database
 from softprompt_serve.registry.guard import Pass
 from softprompt_serve.registry.leases import Leases
+from softprompt_serve.registry.policies import Policies
 from softprompt_serve.registry.replicas import Replicas, Serving
 from softprompt_serve.registry.rollouts import Rollouts, View
 from softprompt_serve.registry.tallies import Tallies, Tally
+from softprompt_serve.release.policy import Policy
 from softprompt_serve.rollout.spec import RolloutSpec
 from softprompt_serve.rollout.tally import Tallier
 from softprompt_serve.router.ask import Ask, Labels
@@ -57,7 +59,9 @@ class Server:
         self.name = name
         self.database = Database.open(url)
         self.catalogue = Catalogue(self.database)
-        self.rollouts = Rollouts(self.database, LABELS)
+        self.rollouts = Rollouts(self.database, LABELS, guarded=True)
+        self.policies = Policies(self.database)
+        self.worthy: set[str] = set()
         self.replicas, self.leases = Replicas(self.database), Leases(self.database)
         self.tallies, self.tallier = Tallies(self.database), Tallier()
         self.refreshed = 0
@@ -77,8 +81,12 @@ class Server:
         )
 
     def grant(self, prompt: str, version: str) -> Pass:
-        msg = f"{prompt}@{version} fails a gate."
-        raise Conflict(msg, code="gates_failed")
+        """Stands for the judgement on evidence."""
+        if version not in self.worthy:
+            msg = f"{prompt}@{version} fails a gate."
+            raise Conflict(msg, code="gates_failed")
+        found = self.catalogue.snapshot().prompts[prompt].versions[version]
+        return Pass(version, found.digest, self.policies.get(prompt).tag)
 
     async def _changed(self) -> None:
         self.refreshed += 1
@@ -175,6 +183,36 @@ def test_a_rollout_goes_step_by_step_to_its_end(server: Server, now: list[float]
     assert told == [
         (name, "rollout-controller", None) for name in ("advance", "advance", "promote")
     ]
+
+
+def to_the_end(server: Server, now: list[float]) -> None:
+    """Both steps, with all the answers and the time that they take."""
+    server.policies.put("support", Policy(baseline="v1", kinds=("soft", "hard")))
+    for answers in (10, 20):
+        server.answer("v2", answers)
+        now[0] += 30
+        server.tick()
+
+
+def test_a_candidate_that_may_not_be_promoted_is_held_where_it_is(
+    server: Server, now: list[float]
+) -> None:
+    to_the_end(server, now)
+    assert (server.rollout.state, dict(server.rollout.weights)) == ("paused", {"v1": 50, "v2": 50})
+    assert "Not promoted: support@v2 fails a gate." in server.rollout.reason
+    assert server.catalogue.snapshot().prompts["support"].aliases["production"] == "v1"
+    server.tick()
+    assert server.rollout.state == "paused"
+
+
+def test_a_candidate_that_has_earned_it_is_promoted_by_the_controller(
+    server: Server, now: list[float]
+) -> None:
+    server.worthy.add("v2")
+    to_the_end(server, now)
+    assert server.rollout.state == "promoted"
+    detail = server.catalogue.audit(limit=1)[0].detail
+    assert (detail["gates"], detail["production"]) == ("passed", "v2")
 
 
 def test_the_first_step_waits_for_every_live_replica(
@@ -405,7 +443,7 @@ def test_what_can_not_be_done_is_said_in_the_findings(
         msg = "v2 is unloaded."
         raise Conflict(msg, code="version_unloaded")
 
-    monkeypatch.setattr(Rollouts, "advance", refused)
+    monkeypatch.setattr(Rollouts, "make", refused)
     server.answer("v2", 10)
     now[0] += 30
     server.tick()

@@ -184,7 +184,7 @@ async def test_a_forced_promotion_is_done_and_told(guarded: Serve, way: Callable
         assert answer.status_code == 200, answer.text
         assert await production(api) == "v2"
         detail = (await newest_change(api))["detail"]
-        assert (detail["gates"], detail["why"]) == ("forced", WHY)
+        assert (detail["gates"], detail["forced"]) == ("forced", WHY)
         assert detail["failed"]
         assert told[-1].attributes["forced"] == WHY
 
