@@ -34,6 +34,9 @@ NEVER = ("llm", "llama-cpp-python")
 # Their only builds for the registry's torch break `import transformers` beside a CPU torch;
 # Triton has no CPU backend, and vLLM and XGrammar do without it there (1 GB).
 NEVER_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
+# Caps of packages for tests, lifted: ai-evaluation says openai<2, mlflow-skinny cachetools<8. What is used
+# of them here works with what vLLM needs.
+NEWER = "openai>=2.25\ncachetools>=5"
 # Dependencies of torch's CUDA build, and torch itself, which torch-cpu.txt pins.
 TORCH_BUILD = re.compile(r"torch|nvidia-.*|cuda-.*|triton")
 
@@ -211,6 +214,7 @@ def resolve_all(uv: Compiler) -> dict[str, str]:
         *(project, "--extra", "demo", "--group", "test", "--group", "lint"),
         seed=current("test.txt"),
         exclude=no_torch,
+        overrides=NEWER,
         constraints=without_hashes(cpu, cuda, demo),
     )
     demo = without_torch(minus(demo, cpu, cuda))
