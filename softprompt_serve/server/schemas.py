@@ -214,5 +214,6 @@ class ServerOut(Shape):
     base_model: dict[str, str | None]
     served_names: list[str]
     limits: dict[str, int | str | None]
+    prices: dict[str, float | None] = Field(description="USD per million tokens of each sort.")
     catalogue_revision: int
     probe: dict[str, Any]

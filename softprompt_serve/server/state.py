@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve import __version__
@@ -84,6 +84,7 @@ class AppState:
                 "max_text_chars": limits.max_text_chars,
                 "max_upload_bytes": self.settings.max_upload_bytes,
             },
+            prices=asdict(service.prices),
             catalogue_revision=service.snapshot.revision,
             probe=self.probe,
         )
