@@ -53,7 +53,7 @@ def version(data: Data) -> RenderableType:
         facts["text"] = data["text"]
     expected = set(data["record_missing"])
     record = {
-        name: _missing(expected=name in expected) if value is None else value
+        name: _missing(expected=name in expected) if value is None else _recorded(name, value)
         for name, value in data["record"].items()
     }
     return Group(new_grid(facts), Text("\nrelease record", style="bold"), new_grid(record))
@@ -160,6 +160,14 @@ def _state(data: Data) -> Text:
 
 def _missing(*, expected: bool) -> Text:
     return Text("missing", style="yellow" if expected else "dim")
+
+
+def _recorded(name: str, value: Any) -> Any:
+    """A record's value; of a curve, where it began and ended."""
+    if name != "training_curve" or not value:
+        return value
+    ends = [", ".join(f"{key} {number:g}" for key, number in p.items()) for p in value]
+    return f"{len(ends)} points: {ends[0]} → {ends[-1]}" if len(ends) > 1 else ends[0]
 
 
 def _by(at: str, who: str | None) -> str:

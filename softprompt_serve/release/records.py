@@ -1,7 +1,8 @@
 """Release records: what must be known about a version, and whether it fits the served model.
 
 A record is what a person or a training run writes down; every field may be missing, and what is
-missing is shown as missing (null), never made up.
+missing is shown as missing (null), never made up. What was found and decided about the version
+afterwards is the server's to keep: evaluations as evidence, approvals in the audit.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from softprompt_serve.errors import BadRequest
+from softprompt_serve.release.curves import Curve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +28,8 @@ _CACHED: Final = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
 Line = Annotated[str, Field(min_length=1, max_length=1024)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+Ancestor = Annotated[str, Field(pattern=rf"^(?:{_NAME}@{_NAME}|[0-9a-f]{{64}})$")]
 
 
 class ReleaseRecord(BaseModel):
@@ -60,6 +64,13 @@ class ReleaseRecord(BaseModel):
     training_code: Annotated[
         Line | None, Field(description="Repository and commit of the training code.")
     ] = None
+    training_curve: Annotated[
+        Curve | None, Field(description="What was measured, by step: `[{step, loss, …}]`.")
+    ] = None
+    trained_from: Annotated[
+        Ancestor | None,
+        Field(description="What its training began from: `prompt@version`, or a digest."),
+    ] = None
     metrics: Annotated[
         dict[Line, float] | None, Field(description="Evaluation results by name.")
     ] = None
@@ -75,6 +86,10 @@ class ReleaseRecord(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data with every field; what is missing is None."""
         return self.model_dump(mode="json")
+
+    def given(self) -> dict[str, Any]:
+        """Plain JSON data with what was filled in alone: a record of an older release as it was."""
+        return {name: value for name, value in self.to_json().items() if value is not None}
 
 
 EXPECTED: Final = (
@@ -136,6 +151,15 @@ def parse_record(data: bytes | str | Mapping[str, Any] | None) -> ReleaseRecord:
     except (TypeError, ValueError, RecursionError) as error:
         _invalid(str(error), error)
     return record
+
+
+def stored_record(data: Mapping[str, Any]) -> ReleaseRecord:
+    """A record as the catalogue holds it: checked when it came, and written out longer since.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return ReleaseRecord.model_validate_json(json.dumps(dict(data)))
 
 
 def check_base_model(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from softprompt_serve.release.records import parse_record
+from softprompt_serve.release.records import stored_record
 from softprompt_serve.server.service import residency_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class VersionOut(Shape):
         """From the snapshot."""
         prompt = service.snapshot.prompt(version.prompt)
         aliases = prompt.aliases if prompt is not None else {}
-        record = parse_record(dict(version.record))
+        record = stored_record(version.record)
         return cls(
             prompt=version.prompt,
             version=version.version,
