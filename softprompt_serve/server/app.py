@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softprompt_serve.console.attach import attach_console
 from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.admin import probes, router
 from softprompt_serve.server.auth import admin_token
@@ -40,6 +41,7 @@ def attach(app: FastAPI, state: AppState) -> None:
             token.append(admin_token(state.settings))
         return token[0]
 
+    attach_console(app, state.settings, expected)
     app.add_middleware(OpenMetrics)
     app.add_middleware(
         AdminGate,

@@ -1,0 +1,195 @@
+"""Logging in and out, and the four changes that the console makes, each after a confirmation."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response  # noqa: TC002 - FastAPI reads it
+
+from softprompt_serve.console.foresight import foresee, tied
+from softprompt_serve.console.gatekeeping import ROOT, CrossSite, check_origin, read_form, safe_next
+from softprompt_serve.console.pages import Visitor  # noqa: TC001 - FastAPI reads it
+from softprompt_serve.console.sessions import MOST_NAME_CHARS, check_name
+from softprompt_serve.console.web import COOKIE, ConsoleRoute, LoggedOut, Visit
+from softprompt_serve.errors import BadRequest, SoftpromptError
+from softprompt_serve.server import rolling
+from softprompt_serve.server.schemas import NAME, Name
+
+if TYPE_CHECKING:
+    from softprompt_serve.registry.moves import Move, Moves
+
+Verb = Literal["promote", "pause", "resume", "rollback"]
+
+_MOST_REASON_CHARS: Final = 500
+_MOST_DIGITS: Final = 18
+_LOADING: Final = frozenset({"promote", "rollback"})
+"""Changes that may send traffic to a version that is not resident here yet."""
+
+logger = logging.getLogger(__name__)
+
+actions = APIRouter(prefix=ROOT, route_class=ConsoleRoute, include_in_schema=False)
+Form = dict[str, str]
+
+
+@actions.get("/login")
+async def ask(request: Request, next: str | None = None) -> Response:  # noqa: A002 - the field
+    """The form, unless there is a session already."""
+    visit, wanted = await Visit.of(request), safe_next(next)
+    if visit.session is not None:
+        return visit.go(wanted.removeprefix(ROOT))
+    return visit.show("login.html", wanted=wanted, problem=None, name="")
+
+
+@actions.post("/login")
+async def log_in(request: Request) -> Response:
+    """Begin a session with the admin token."""
+    check_origin(request.headers)
+    visit, form = Visit(request, None, ""), await read_form(request.stream())
+    wanted, given = safe_next(form.get("next")), form.get("token", "").strip()
+    console = visit.console
+    if not secrets.compare_digest(given.encode(), console.token().encode()):
+        if await console.throttle.punish():
+            logger.warning("A login to the console was refused: not the admin token.")
+        problem = "That is not the admin token of this server."
+        return visit.show("login.html", status=401, wanted=wanted, problem=problem, name="")
+    name = check_name(form.get("name", ""))
+    if name is None:
+        problem = (
+            f"A name has up to {MOST_NAME_CHARS} letters, digits, spaces or . _ @ + -, and begins "
+            "with a letter or digit."
+        )
+        return visit.show("login.html", status=422, wanted=wanted, problem=problem, name="")
+    sessions = await console.sessions()
+    session, cookie = sessions.begin(name, now=time.time(), seconds=console.seconds)
+    logger.info("%s logged in to the console.", session.actor)
+    response = visit.go(wanted.removeprefix(ROOT))
+    _set_cookie(visit, response, cookie, console.seconds)
+    return response
+
+
+async def checked(request: Request) -> tuple[Visit, Form]:
+    """A form that this session was given, from a page of ours.
+
+    Raises:
+        CrossSite: it comes from elsewhere.
+        LoggedOut: there is no session.
+        BadRequest, TooLarge: it can't be read.
+    """
+    check_origin(request.headers)
+    visit = await Visit.of(request)
+    if visit.session is None:
+        raise LoggedOut
+    form = await read_form(request.stream())
+    sessions = await visit.console.sessions()
+    if not sessions.owns(visit.session, form.get("form", "")):
+        msg = "This form was not made for your session; nothing was changed. Go back and reload."
+        raise CrossSite(msg)
+    return visit, form
+
+
+Checked = Annotated[tuple[Visit, Form], Depends(checked)]
+
+
+@actions.post("/logout")
+async def log_out(sent: Checked) -> Response:
+    """Forget the session in this browser."""
+    visit, _ = sent
+    response = visit.go("/login")
+    _set_cookie(visit, response, "", 0)
+    return response
+
+
+def _set_cookie(visit: Visit, response: Response, value: str, seconds: int) -> None:
+    response.set_cookie(
+        COOKIE,
+        value,
+        max_age=seconds,
+        path=visit.root,
+        secure=visit.request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+
+
+@actions.get("/prompts/{name}/{verb}")
+async def confirm(
+    visit: Visitor,
+    name: Name,
+    verb: Verb,
+    version: Annotated[str | None, Query(pattern=NAME)] = None,
+) -> Response:
+    """What a change would do, and the form that asks for it."""
+    return await _confirmation(visit, name, verb, version)
+
+
+@actions.post("/prompts/{name}/{verb}")
+async def make(sent: Checked, name: Name, verb: Verb) -> Response:
+    """Make a change, if it still does what was confirmed."""
+    visit, form = sent
+    service, session = visit.state.require_service(), visit.session
+    generation = form.get("generation", "")
+    if session is None or not generation.isdecimal() or len(generation) > _MOST_DIGITS:
+        msg = "The form is not one of the console's; nothing was changed."
+        raise BadRequest(msg, code="invalid_body")
+    version = form.get("version") or None
+    move = tied(
+        _move(service.rollouts.moves, verb, version, _line(form.get("reason", ""))),
+        form.get("tie", ""),
+    )
+    change = rolling.change if verb in _LOADING else rolling.make
+    try:
+        await change(service, name, move, if_match=int(generation), actor=session.actor)
+    except SoftpromptError as refused:
+        return await _confirmation(visit, name, verb, version, refused)
+    return visit.go(f"/prompts/{name}", done=verb)
+
+
+async def _confirmation(
+    visit: Visit,
+    name: str,
+    verb: Verb,
+    version: str | None,
+    refused: SoftpromptError | None = None,
+) -> Response:
+    """The page before a change: what it does, or why it can't be made."""
+    service = visit.state.require_service()
+    prompt, plan, problem = service.find_prompt(name), None, None
+    try:
+        plan = await foresee(service.rollouts, name, _move(service.rollouts.moves, verb, version))
+    except SoftpromptError as error:
+        problem = error
+    shown = refused or problem
+    return visit.show(
+        "confirm.html",
+        status=200 if shown is None else shown.status,
+        here="overview",
+        prompt=prompt,
+        verb=verb,
+        version=version,
+        plan=plan,
+        refused=refused,
+        problem=problem,
+        most=_MOST_REASON_CHARS,
+    )
+
+
+def _move(moves: Moves, verb: Verb, version: str | None, reason: str | None = None) -> Move:
+    match verb:
+        case "promote":
+            return moves.promote(version, reason)
+        case "pause":
+            return moves.pause(reason)
+        case "resume":
+            return moves.resume(reason)
+        case "rollback":
+            return moves.rollback(reason)
+
+
+def _line(text: str) -> str | None:
+    """One line of what can be printed, cut to its bound; None if nothing is left."""
+    words = "".join(c if c.isprintable() else " " for c in text).split()
+    return " ".join(words)[:_MOST_REASON_CHARS] or None

@@ -1,0 +1,31 @@
+"""Adds the console to the application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softprompt_serve.console.actions import actions
+from softprompt_serve.console.pages import pages
+from softprompt_serve.console.web import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+    from softprompt_serve.settings import Settings
+
+
+def attach_console(app: FastAPI, settings: Settings, token: Callable[[], str]) -> None:
+    """Serve the console, unless ``SOFTPROMPT_CONSOLE`` is false.
+
+    Args:
+        app: where the admin API is.
+        settings: of this process.
+        token: the admin token, asked for when it is first needed.
+    """
+    if not settings.console:
+        return
+    app.state.softprompt_console = Console(settings, token)
+    app.include_router(actions)
+    app.include_router(pages)
