@@ -14,11 +14,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import scored
 from safetensors.torch import save
 
 from softprompt_serve.artifact import Content
-from softprompt_serve.errors import BadRequest
-from softprompt_serve.release.bundle import Bundle, filename, pack, unpack
+from softprompt_serve.errors import BadRequest, Conflict
+from softprompt_serve.release.bundle import Bundle, evaluation, filename, pack, unpack
 from softprompt_serve.release.manifest import Manifest, Member, parse_manifest
 from softprompt_serve.release.members import join, split
 from softprompt_serve.release.records import BaseModelIdentity, parse_record
@@ -33,9 +34,8 @@ RECORD = parse_record({"dataset": "tickets", "seed": 7, "metrics": {"accuracy": 
 BASE = BaseModelIdentity(name="acme/small", fingerprint="f1")
 
 
-def run(content: Content = SOFT, **changes: Any) -> bytes:
-    digests = {"v1": "0" * 64, "v4": content.digest}
-    return json.dumps({"id": RUN, "prompt": "support", "digests": digests} | changes).encode()
+def run(content: Content = SOFT, **about: Any) -> bytes:
+    return evaluation(scored({"v1": "0" * 64, "v4": content.digest}, **{"id": RUN, **about}))
 
 
 def bundle(content: Content = SOFT, **changes: Any) -> Bundle:
@@ -133,6 +133,13 @@ def test_the_manifest_states_the_version_and_the_hash_of_each_member() -> None:
     assert manifest["base_model"]["fingerprint"] == "f1"
 
 
+def test_a_bundle_that_would_be_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softprompt_serve.release.bundle.MAX_BYTES", 1_000)
+    with pytest.raises(Conflict, match="evaluations out") as error:
+        pack(bundle())
+    assert error.value.code == "bundle_too_large"
+
+
 def test_a_file_is_named_after_the_version() -> None:
     assert filename("support", "v4") == "support-v4.spb"
 
@@ -187,13 +194,13 @@ def test_a_member_that_is_not_in_the_manifest_is_refused_by_name() -> None:
         ("record.json", None, "no record.json"),
         ("more.txt", b"x", "none of a bundle's members"),
         ("../evil", b"x", "paths inside the archive"),
-        (f"evaluations/{'c' * 32}.json", run(), "not the run of that id"),
-        (f"evaluations/{RUN}.json", b"[", "not JSON"),
-        (f"evaluations/{RUN}.json", b"[" * 100_000, "not JSON"),
-        (f"evaluations/{RUN}.json", b"[]", "not the run of that id"),
+        (f"evaluations/{'c' * 32}.json", run(), "is the run abab"),
+        (f"evaluations/{RUN}.json", b"[", "no run of an evaluation"),
+        (f"evaluations/{RUN}.json", b"[" * 100_000, "no run of an evaluation"),
+        (f"evaluations/{RUN}.json", b"{}", "no run of an evaluation"),
         (f"evaluations/{RUN}.json", run(prompt="other"), "not about support@v4"),
         (f"evaluations/{RUN}.json", run(HARD), "not about support@v4"),
-        (f"evaluations/{RUN}.json", run(digests=[]), "not about support@v4"),
+        (f"evaluations/{RUN}.json", evaluation(scored({"v1": "0" * 64}, id=RUN)), "not about"),
     ],
 )
 def test_hashes_that_were_made_to_fit_do_not_help(name: str, data: bytes | None, why: str) -> None:

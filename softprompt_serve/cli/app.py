@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from softprompt_serve import __version__
-from softprompt_serve.cli import doctor, migrate, prompts, rollouts, shadow
+from softprompt_serve.cli import bundles, doctor, migrate, prompts, rollouts, shadow
 from softprompt_serve.cli.session import reported
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def serve(context: typer.Context) -> None:
 
 
 prompts.register(app)
+bundles.register(app)
 rollouts.register(app)
 shadow.register(app)
 doctor.register(app)

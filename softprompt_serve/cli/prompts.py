@@ -170,7 +170,7 @@ def remove(
     SOFTPROMPT_DRAIN_SECONDS.
     """
     with connected(url, token, as_json=as_json) as session:
-        prompt, version = _split(label)
+        prompt, version = split_label(label)
         path = version_path(prompt, version)
         if not yes:
             _confirm(label)
@@ -206,12 +206,17 @@ def _set_resident(
     label: str, url: str | None, token: str | None, *, as_json: bool, resident: bool
 ) -> None:
     with connected(url, token, as_json=as_json) as session:
-        path = f"{version_path(*_split(label))}/residency"
+        path = f"{version_path(*split_label(label))}/residency"
         answer = session.api.change("PUT", path, json_body={"resident": resident})
         session.show(answer, views.state)
 
 
-def _split(label: str) -> tuple[str, str]:
+def split_label(label: str) -> tuple[str, str]:
+    """``support@v1`` → ``("support", "v1")``.
+
+    Raises:
+        BadRequest: ``invalid_name``.
+    """
     prompt, at, version = label.partition("@")
     if not at:
         msg = f"{label!r} names no version; expected PROMPT@VERSION, such as {label}@v1."

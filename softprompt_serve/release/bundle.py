@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 from softprompt_serve.artifact.content import Content, canonical_json
 from softprompt_serve.artifact.tensors import only, read, write
-from softprompt_serve.errors import SoftpromptError
+from softprompt_serve.errors import Conflict, SoftpromptError
+from softprompt_serve.release.evidence_shapes import parse_run, to_document
 from softprompt_serve.release.manifest import (
     MANIFEST,
     SIGNATURE,
@@ -31,12 +32,13 @@ from softprompt_serve.release.manifest import (
     Member,
     parse_manifest,
 )
-from softprompt_serve.release.members import join, refuse, split
+from softprompt_serve.release.members import MAX_BYTES, join, refuse, split
 from softprompt_serve.release.records import parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from softprompt_serve.release.evidence import Run
     from softprompt_serve.release.records import BaseModelIdentity, ReleaseRecord
 
 SUFFIX: Final = ".spb"
@@ -56,7 +58,7 @@ class Bundle:
         content: what it is; its digest is the bundle's.
         record: its release record.
         base: what was served where it was exported.
-        runs: evaluations that asked this version, as JSON, by their id.
+        runs: evaluations that asked this version, by their id; see :func:`evaluation`.
         tensor: the safetensors file of a soft version, else None.
         signature: a ``signature.json``, or None.
     """
@@ -81,9 +83,25 @@ def filename(prompt: str, version: str) -> str:
     return f"{prompt}-{version}{SUFFIX}"
 
 
+def evaluation(run: Run) -> bytes:
+    """A run as a member: the document that a server takes, its keys in order."""
+    return canonical_json(json.loads(to_document(run)))
+
+
 def pack(bundle: Bundle) -> bytes:
-    """The bundle's file; equal bundles give equal bytes."""
+    """The bundle's file; equal bundles give equal bytes.
+
+    Raises:
+        Conflict: ``code="bundle_too_large"``.
+    """
     members = _members(bundle)
+    size = sum(len(data) for data in members.values())
+    if size > MAX_BYTES:
+        msg = (
+            f"The bundle of {bundle.label} would have {size} bytes; at most {MAX_BYTES} are "
+            "packed. Leave its evaluations out."
+        )
+        raise Conflict(msg, code="bundle_too_large")
     manifest = Manifest(
         prompt=bundle.prompt,
         version=bundle.version,
@@ -160,18 +178,16 @@ def _content(manifest: Manifest, members: Mapping[str, bytes]) -> Content:
 
 
 def _run_of(name: str, data: bytes, manifest: Manifest) -> str:
-    """The id of the run in a member; its shape is what a server checks when it is sent there."""
+    """The id of the run in a member, which must be about this very version."""
     found = _RUN.fullmatch(name)
     if found is None:
         refuse(f"{name} is none of a bundle's members")
     try:
-        run = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        refuse(f"{name} is not JSON: {error}", error)
-    if not isinstance(run, dict) or run.get("id") != found[1]:
-        refuse(f"{name} is not the run of that id")
-    digests = run.get("digests")
-    asked = digests.get(manifest.version) if isinstance(digests, dict) else None
-    if run.get("prompt") != manifest.prompt or asked != manifest.digest:
+        run = parse_run(data)
+    except SoftpromptError as error:
+        refuse(f"{name}: {error.message.rstrip('.')}", error)
+    if run.id != found[1]:
+        refuse(f"{name} is the run {run.id}")
+    if run.prompt != manifest.prompt or run.digests.get(manifest.version) != manifest.digest:
         refuse(f"{name} is not about {manifest.prompt}@{manifest.version} with this digest")
-    return found[1]
+    return run.id

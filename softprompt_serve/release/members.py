@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_BYTES: Final = 512 * 1024 * 1024
-MAX_MEMBERS: Final = 1024
+MAX_MEMBERS: Final = 1010
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _UNIX: Final = 3
 _ZIP_2_0: Final = 20

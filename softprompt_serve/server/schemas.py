@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from softprompt_serve.server.service import Service
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+DIGEST = r"^[0-9a-f]{64}$"
 
 Name = Annotated[str, Path(pattern=NAME, examples=["support"])]
 VersionName = Annotated[str, Path(pattern=NAME, examples=["v2"])]
@@ -26,6 +27,33 @@ class Shape(BaseModel):
     """Base of all shapes: unknown fields in a request are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class AuditOut(Shape):
+    """One change."""
+
+    id: int
+    revision: int
+    at: str
+    actor: str | None
+    action: str
+    prompt: str | None
+    subject: str | None
+    detail: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> AuditOut:
+        """From the catalogue."""
+        return cls(
+            id=entry.id,
+            revision=entry.revision,
+            at=entry.at,
+            actor=entry.actor,
+            action=entry.action,
+            prompt=entry.prompt,
+            subject=entry.subject,
+            detail=dict(entry.detail),
+        )
 
 
 class VersionOut(Shape):
@@ -46,6 +74,11 @@ class VersionOut(Shape):
     created_by: str | None
     record: dict[str, Any]
     record_missing: list[str]
+    approvals: list[AuditOut] | None = Field(
+        None,
+        description="Each time it was promoted or given an alias, from the audit, newest first; "
+        "null in lists, and while the catalogue can't be read.",
+    )
 
     @classmethod
     def of(cls, service: Service, version: Version) -> VersionOut:
@@ -131,33 +164,6 @@ class ResidencyOut(Shape):
 
     workers: list[dict[str, Any]]
     leases: dict[str, int]
-
-
-class AuditOut(Shape):
-    """One change."""
-
-    id: int
-    revision: int
-    at: str
-    actor: str | None
-    action: str
-    prompt: str | None
-    subject: str | None
-    detail: dict[str, Any]
-
-    @classmethod
-    def of(cls, entry: AuditEntry) -> AuditOut:
-        """From the catalogue."""
-        return cls(
-            id=entry.id,
-            revision=entry.revision,
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            prompt=entry.prompt,
-            subject=entry.subject,
-            detail=dict(entry.detail),
-        )
 
 
 class AuditList(Shape):
