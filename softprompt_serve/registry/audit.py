@@ -31,10 +31,10 @@ class AuditEntry:
         action: ``version.imported``, ``version.restored``, ``version.removed``,
             ``version.wanted``, ``version.unwanted``, ``alias.set``, ``alias.removed``,
             ``rollout.set``, ``rollout.weights``, ``rollout.advanced``, ``rollout.paused``,
-            ``rollout.resumed``, ``rollout.promoted``, ``rollout.rolled_back`` or
-            ``rollout.removed``.
+            ``rollout.resumed``, ``rollout.promoted``, ``rollout.rolled_back``,
+            ``rollout.removed``, ``evaluation.add``, ``policy.set`` or ``policy.remove``.
         prompt: the prompt's name.
-        subject: the name of the version or alias, or ``rollout``.
+        subject: the name of the version or alias, a run's id, ``rollout`` or ``policy``.
         detail: what else is worth knowing, such as the digest or the previous version.
     """
 

@@ -54,6 +54,13 @@ class Head:
     answers: int
     totals: int
 
+    @classmethod
+    def of(cls, run: Run) -> Head:
+        """The head of a whole run."""
+        items = {score.item for score in run.scores} | {answer.item for answer in run.answers}
+        bare = replace(run, scores=(), answers=(), totals=())
+        return cls(bare, len(items), len(run.scores), len(run.answers), len(run.totals))
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -71,6 +78,7 @@ class Rows:
     def of(cls, run: Run) -> Rows:
         """All rows of a run, in the order of their keys."""
         run = canonical(run)
+        counted = Head.of(run)
         head = {
             "id": run.id,
             "prompt": run.prompt,
@@ -83,10 +91,10 @@ class Rows:
             "sampling": to_json(run.sampling),
             "evaluators": to_json(run.evaluators),
             "digests": to_json(run.digests),
-            "items": len({s.item for s in run.scores} | {a.item for a in run.answers}),
-            "scores": len(run.scores),
-            "answers": len(run.answers),
-            "totals": len(run.totals),
+            "items": counted.items,
+            "scores": counted.scores,
+            "answers": counted.answers,
+            "totals": counted.totals,
         }
         versions = [
             {"run": run.id, "version": version, "digest": digest}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from softprompt_serve.server.schemas import Shape
+from softprompt_serve.server.schemas import Shape, rfc3339
 from softprompt_serve.telemetry.events import FeedbackKind  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class AnswerOut(Shape):
             cohort=answer.cohort,
             route=answer.route,
             generation=answer.generation,
-            at=_rfc3339(answer.at),
+            at=rfc3339(answer.at),
         )
 
 
@@ -108,7 +107,7 @@ class ReactionOut(Shape):
             kind=reaction.kind,
             value=reaction.value,
             note=reaction.note,
-            at=_rfc3339(reaction.at),
+            at=rfc3339(reaction.at),
         )
 
 
@@ -129,7 +128,7 @@ class VerdictOut(Shape):
             passed=verdict.passed,
             score=verdict.score,
             note=verdict.note,
-            at=_rfc3339(verdict.at),
+            at=rfc3339(verdict.at),
         )
 
 
@@ -139,8 +138,3 @@ class SaidOut(Shape):
     answer: AnswerOut
     feedback: list[ReactionOut]
     evaluations: list[VerdictOut]
-
-
-def _rfc3339(at: float) -> str:
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -14,7 +13,7 @@ from softprompt_serve.rollout.progress import follows
 from softprompt_serve.rollout.resolve import candidate_of
 from softprompt_serve.rollout.spec import Name, RolloutSpec  # noqa: TC001 - pydantic reads them
 from softprompt_serve.router.choose import Reason  # noqa: TC001 - pydantic reads it
-from softprompt_serve.server.schemas import Shape
+from softprompt_serve.server.schemas import Shape, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -61,7 +60,7 @@ class ReplicaOut(Shape):
             seen_seconds_ago=round(max(0.0, now - replica.seen_at), 3),
             generation=serving.generation,
             resident=list(serving.resident),
-            since=_rfc3339(serving.since),
+            since=rfc3339(serving.since),
             applied=follows(replica, prompt, rollout),
         )
 
@@ -143,11 +142,6 @@ def _step(rollout: Rollout | None, seen: Seen, now: float) -> StepOut | None:
         min_requests=step.min_requests,
         min_duration_seconds=step.min_duration_seconds,
     )
-
-
-def _rfc3339(at: float) -> str:
-    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return moment.replace("+00:00", "Z")
 
 
 class StateOut(Shape):

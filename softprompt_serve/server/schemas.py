@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Path
@@ -27,6 +28,12 @@ class Shape(BaseModel):
     """Base of all shapes: unknown fields in a request are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def rfc3339(at: float) -> str:
+    """Unix time as RFC 3339 in UTC, with milliseconds."""
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 class AuditOut(Shape):

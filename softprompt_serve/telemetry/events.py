@@ -251,7 +251,7 @@ class Operation:
     Attributes:
         name: ``import``, ``alias`` (a swap), ``alias_remove``, ``load``, ``unload``, ``remove``,
             ``rollout``, ``weights``, ``rollout_remove``, ``pause``, ``resume``, ``promote``,
-            ``rollback`` or ``advance``.
+            ``rollback``, ``advance``, ``evaluation``, ``policy`` or ``policy_remove``.
         prompt: the prompt's name.
         subject: the version, alias or rollout that it was about, or "".
         actor: who asked, or None.

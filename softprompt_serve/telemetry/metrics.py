@@ -19,6 +19,7 @@ from softprompt_serve.telemetry.events import (
     Seen,
     ShadowEvent,
 )
+from softprompt_serve.telemetry.evidence_metrics import EvidenceMetrics
 from softprompt_serve.telemetry.labels import Prompts
 from softprompt_serve.telemetry.operation_metrics import OperationMetrics
 from softprompt_serve.telemetry.request_metrics import RequestMetrics
@@ -26,10 +27,11 @@ from softprompt_serve.telemetry.rollout_metrics import RolloutMetrics
 from softprompt_serve.telemetry.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
 
+    from softprompt_serve.registry.evidence import Result
     from softprompt_serve.registry.snapshot import Snapshot, Version
     from softprompt_serve.rollout.cost import Prices
     from softprompt_serve.telemetry.channel import Events
@@ -79,6 +81,7 @@ class Metrics:
         )
         self._bank = BankMetrics(registry, arms=arms, collapsed=collapsed)
         self._rollouts = RolloutMetrics(registry, arms=arms, collapsed=collapsed)
+        self._evidence = EvidenceMetrics(registry, arms=arms, collapsed=collapsed)
         self._operations = OperationMetrics(registry, self._prompts)
         self._dropped = Counter(
             "softprompt_telemetry_dropped",
@@ -117,6 +120,10 @@ class Metrics:
     ) -> None:
         """Show how full the workers' bank is; see :meth:`BankMetrics.show`."""
         self._bank.show(statuses, resident, snapshot)
+
+    def evaluations(self, results: Iterable[Result], snapshot: Snapshot) -> None:
+        """Show what evaluations found; see :meth:`EvidenceMetrics.show`."""
+        self._evidence.show(results, snapshot)
 
     def dropped(self, what: str, reason: str, count: int = 1) -> None:
         """Count what is lost of spans, say; from any thread."""

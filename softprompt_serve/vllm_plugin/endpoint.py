@@ -19,6 +19,7 @@ from softprompt_serve.registry.database import url_of
 from softprompt_serve.registry.objects import open_blobs
 from softprompt_serve.server.app import attach
 from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.evidence_gauges import EvidenceGauges
 from softprompt_serve.server.gauges import Gauges
 from softprompt_serve.server.opening import following
 from softprompt_serve.server.residency import Residency
@@ -153,7 +154,7 @@ class SoftpromptEndpoint:
         metrics.listen_to(service.events)
         if self.settings.log_requests:
             request_log.listen_to(service.events)
-        service.companions.append(Gauges(service, metrics))
+        service.companions += [Gauges(service, metrics), EvidenceGauges(service, metrics)]
         tracing = Tracing.from_environment(
             self.settings,
             Describer(name, revision, service.prices),

@@ -35,6 +35,8 @@ lines = some.text(
 )
 def test_a_run_survives_its_json(run: Run) -> None:
     assert parse_run(to_document(run)) == run
+    assert RunIn.of(run).run() == run
+    assert json.loads(to_document(run)) == RunIn.of(run).model_dump()
 
 
 @given(item=lines, cohort=lines, value=some.floats(allow_nan=False, allow_infinity=False))
@@ -129,9 +131,9 @@ def test_sampling_that_json_has_no_word_for_is_refused() -> None:
     assert error.value.code == "invalid_run"
 
 
-def test_a_plain_value_that_no_server_would_take_makes_no_document() -> None:
+def test_a_plain_value_that_no_server_would_take_is_refused_before_it_is_sent() -> None:
     with pytest.raises(BadRequest) as error:
-        to_document(replace(scored(DIGESTS), id="run-1"))
+        RunIn.of(replace(scored(DIGESTS), id="run-1"))
     assert (error.value.code, error.value.param) == ("invalid_run", "id")
 
 

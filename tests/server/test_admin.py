@@ -235,6 +235,7 @@ async def test_everything_else_needs_one(serve: Serve) -> None:
                     alias="production",
                     hook="rollout",
                     response_id="chatcmpl-1",
+                    run="0" * 32,
                 )
                 answer = await api.client.request(method, url)
                 assert (answer.status_code == 401) == (path not in opened), (method, path)
@@ -323,6 +324,9 @@ async def test_openapi_describes_every_route_its_errors_and_the_token(serve: Ser
             "/prompts/{name}/rollout",
             *(f"/prompts/{{name}}/rollout/{part}" for part in ROLLOUT_PARTS),
             "/prompts/{name}/shadow",
+            "/prompts/{name}/runs",
+            "/prompts/{name}/runs/{run}",
+            "/prompts/{name}/evaluations",
             "/hooks/flagger/{hook}",
             "/residency",
             "/audit",

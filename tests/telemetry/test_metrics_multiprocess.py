@@ -20,6 +20,7 @@ from dataclasses import replace
 from measured import TARIFF, Measured
 from rollout.events import event
 from router.catalogues import rollout, arms, snapshot, split, without
+from softprompt_serve.registry.evidence import Result
 from softprompt_serve.registry.snapshot import EMPTY
 from softprompt_serve.telemetry.events import Applied, Seen, TraceRef
 
@@ -41,6 +42,10 @@ else:
     found.metrics.bank([status(6)], without(), at(8, v1=1, v2=9))
 found.emit(event(trace=trace, queue_seconds=0.1), event(lease_wait_seconds=0.1, trace=trace))
 found.metrics.dropped("span", "queue_full")
+passed = 10 if sys.argv[2] == "behind" else 30
+result = Result("support", "v2", "default", "tickets", "a" * 64, "exact_match", 40, passed, 0,
+                None, None, "0" * 32, 1000.0)
+found.metrics.evaluations([result], snapshot())
 """
 
 
@@ -103,6 +108,11 @@ def test_weights_and_bank_are_as_told_last_and_what_is_gone_is_zero(folder: Path
 
 def test_a_version_is_resident_where_every_server_believes_so(folder: Path) -> None:
     assert values(folder, "version_resident", "version") == {("v1",): 1, ("v2",): 0}
+
+
+def test_evaluations_are_as_read_last(folder: Path) -> None:
+    assert values(folder, "eval_fail_ratio", "version", "cohort") == {("v2", "default"): 0.25}
+    assert values(folder, "eval_items", "version", "cohort") == {("v2", "default"): 40}
 
 
 def test_nothing_is_shown_for_each_process(folder: Path) -> None:

@@ -1,0 +1,119 @@
+"""The routes of evaluation runs: added once, whole, and read as runs or as a summary."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from softprompt_serve.errors import BadRequest, NotFound
+from softprompt_serve.registry.evidence import Evidence
+from softprompt_serve.registry.evidence_rows import Head
+from softprompt_serve.release.evidence_shapes import RunIn, parse_run, to_document
+from softprompt_serve.server import evidence_shapes as shapes
+from softprompt_serve.server import schemas
+from softprompt_serve.server.admin import Actor, OurRoute, Serving, router
+from softprompt_serve.telemetry.operations import operation
+
+evidence_router = APIRouter(
+    prefix=f"{router.prefix}/prompts/{{name}}",
+    route_class=OurRoute,
+    tags=["evaluations"],
+    dependencies=router.dependencies,
+)
+
+_NEW, _KNOWN = 201, 200
+_RUN: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RunIn"}}},
+}
+"""The body is read here and not by FastAPI: a large one would hold up all requests meanwhile."""
+
+
+def evidence_of(service: Serving) -> Evidence:
+    """The runs in a service's catalogue."""
+    return Evidence(service.catalogue.database)
+
+
+Kept = Annotated[Evidence, Depends(evidence_of)]
+
+
+@evidence_router.post(
+    "/runs",
+    status_code=_NEW,
+    responses={_KNOWN: {"model": shapes.AddedOut, "description": "The same run was there."}},
+    openapi_extra={"requestBody": _RUN},
+)
+async def add_run(
+    name: schemas.Name,
+    request: Request,
+    service: Serving,
+    evidence: Kept,
+    response: Response,
+    actor: Actor = None,
+) -> shapes.AddedOut:
+    """Add a run of an evaluation; the same one again is answered 200."""
+    run = await asyncio.to_thread(parse_run, await request.body())
+    if run.prompt != name:
+        msg = f"The run is about the prompt {run.prompt}, not about {name}."
+        raise BadRequest(msg, code="invalid_run", param="prompt")
+    with operation(service.events.emit, "evaluation", name, run.id, actor) as told:
+        new = await asyncio.to_thread(evidence.add, run, actor=actor)
+        await service.feed.refresh()
+        told.update({"dataset": run.dataset, "created": new})
+    response.status_code = _NEW if new else _KNOWN
+    return shapes.AddedOut(run=shapes.HeadOut.of(Head.of(run)), recorded=new)
+
+
+@evidence_router.get("/runs")
+async def list_runs(
+    name: schemas.Name,
+    service: Serving,
+    evidence: Kept,
+    dataset: shapes.DatasetQuery = None,
+    version: shapes.VersionQuery = None,
+    limit: shapes.LimitQuery = 100,
+) -> shapes.RunsOut:
+    """Runs of a prompt's versions, newest first, without what they found."""
+    found = await asyncio.to_thread(
+        evidence.heads, name, dataset=dataset, version=version, limit=limit
+    )
+    if not found:
+        service.find_prompt(name)
+    return shapes.RunsOut(data=[shapes.HeadOut.of(head) for head in found])
+
+
+@evidence_router.get("/runs/{run}", responses={200: {"model": RunIn}})
+async def get_run(name: schemas.Name, run: shapes.RunPath, evidence: Kept) -> Response:
+    """One run, whole: the document that was sent, in one order."""
+    text = await asyncio.to_thread(_document, evidence, name, run)
+    return Response(text, media_type="application/json")
+
+
+@evidence_router.get("/evaluations")
+async def get_evaluations(
+    name: schemas.Name,
+    service: Serving,
+    evidence: Kept,
+    dataset: shapes.DatasetQuery = None,
+    version: shapes.VersionQuery = None,
+) -> shapes.ResultsOut:
+    """What is known of each version by cohort, data set and evaluator, from the newest runs."""
+    found = await asyncio.to_thread(evidence.summary, name)
+    if not found:
+        service.find_prompt(name)
+    wanted = [
+        result
+        for result in found
+        if dataset in {None, result.dataset} and version in {None, result.version}
+    ]
+    return shapes.ResultsOut(prompt=name, data=[shapes.ResultOut.of(result) for result in wanted])
+
+
+def _document(evidence: Evidence, prompt: str, run_id: str) -> bytes:
+    run = evidence.run(run_id)
+    if run is None or run.prompt != prompt:
+        msg = f"{prompt} has no run {run_id}."
+        raise NotFound(msg, code="run_not_found", param="run")
+    return to_document(run)
