@@ -93,7 +93,9 @@ def test_what_is_missing_is_shown_as_missing(nothing: bytes | str | dict | None)
         ({"trained_from": "v2"}, "trained_from"),
         ({"trained_from": "support@v2\n"}, "trained_from"),
         ({"notes": "\ud800"}, "valid"),
-        ({"notes": "x" * 70_000}, "bytes"),
+        ({"notes": "x" * 17_000}, "notes"),
+        ({"optimizer": {"name": "x" * 66_000}}, "bytes"),
+        (" " * 300_000 + "{}", "bytes"),
         ('{"optimizer": ' + '{"a":' * 5_000 + "1" + "}" * 5_000 + "}", "valid"),
     ],
 )
@@ -115,10 +117,14 @@ def test_lineage_may_be_a_digest() -> None:
     assert parse_record({"trained_from": "a" * 64}).trained_from == "a" * 64
 
 
-def test_a_stored_record_is_read_back_however_long_it_is_written_out() -> None:
-    given = json.dumps({"notes": "\u4f60" * 16_000}, ensure_ascii=False)
+@pytest.mark.parametrize(
+    "given", [{"notes": "\u4f60" * 16_000}, {"optimizer": {"a": "x" * 65_500}}]
+)
+def test_a_record_that_was_accepted_is_accepted_wherever_it_goes(given: dict) -> None:
     record = parse_record(given)
     assert stored_record(record.to_json()) == record
+    for text in (record.to_text(), json.dumps(record.to_json(), indent=4)):
+        assert parse_record(text) == record
 
 
 def test_a_thinned_curve_keeps_its_ends_and_its_order() -> None:

@@ -23,7 +23,11 @@ def exported(data: Data) -> RenderableType:
 
 
 def imported(data: Data) -> RenderableType:
-    """Which version there is now, and what became of its evaluations."""
+    """Which versions there are now, and what became of their evaluations."""
+    return Group(*(_imported(part) for part in data["data"]))
+
+
+def _imported(data: Data) -> RenderableType:
     bundle, version, evidence = data["bundle"], data["version"], data["evaluations"]
     made = "imported" if data["created"] else "was already there, with the same content and record"
     signer = bundle["signed_by"]

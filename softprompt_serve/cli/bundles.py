@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from softprompt_serve.cli import bundle_views
-from softprompt_serve.cli.client import Answer, ApiError, prompt_path, version_path
+from softprompt_serve.cli.client import Answer, version_path
 from softprompt_serve.cli.files import read_file, write_file
+from softprompt_serve.cli.moving import CREATED, send_runs, send_version
 from softprompt_serve.cli.prompts import Label, split_label
-from softprompt_serve.cli.session import Json, Token, Url, connected
-from softprompt_serve.errors import Conflict
+from softprompt_serve.cli.session import FAILED, Json, Token, Url, connected
+from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.release import signing
 from softprompt_serve.release.bundle import MEDIA_TYPE, Bundle, filename, unpack
 from softprompt_serve.release.members import MAX_BYTES
 
-if TYPE_CHECKING:
-    from softprompt_serve.cli.client import Api
-
-_CREATED, _NOT_FOUND = 201, 404
 _KEY_BYTES = 64 * 1024
-_NO_EVIDENCE = "this server takes no evaluations"
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +69,7 @@ def export(
 
 
 def import_bundle(
-    path: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False)],
     *,
     prompt: Annotated[
         str | None,
@@ -85,114 +79,53 @@ def import_bundle(
     ] = None,
     verify: Annotated[
         Path | None,
-        typer.Option(metavar="KEY", help="Accept it only if signed by this Ed25519 public key."),
-    ] = None,
-    sha256: Annotated[
-        str | None, typer.Option(metavar="HEX", help="Accept only a file of this SHA-256.")
+        typer.Option(metavar="KEY", help="Only if signed by this Ed25519 public key, a PEM file."),
     ] = None,
     url: Url = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Import a version from a bundle: the same content, record and evaluations.
+    """Import versions from bundles: the same content, record and evaluations.
 
-    Everything in the file is checked first. Evaluations that this server can't take, because it
-    lacks a version that they compare with, are named; import that one's bundle and this one again.
+    Everything in all files is checked before anything is imported. An evaluation is taken where all
+    versions are that it compares, so give a version's bundle together with its baseline's.
     """
     with connected(url, token, as_json=as_json) as session:
-        data = read_file(path, MAX_BYTES)
-        _check_file(data, sha256, verify)
-        bundle = unpack(data)
-        answer = _send_version(session.api, bundle, prompt or bundle.prompt)
-        evidence = _send_runs(session.api, bundle, prompt or bundle.prompt)
-        found = {
-            "bundle": _described(bundle, data),
-            "verified": verify is not None,
-            "created": answer.status == _CREATED,
-            "version": answer.data,
-            "evaluations": evidence.to_json(),
-        }
-        session.show(Answer(answer.status, json.dumps(found), found), bundle_views.imported)
-        if evidence.refused:
-            raise typer.Exit(1)
+        key = None if verify is None else read_file(verify, _KEY_BYTES)
+        bundles = [_checked(path, key) for path in paths]
+        answers = [send_version(session.api, bundle, prompt) for bundle, _ in bundles]
+        sent = [send_runs(session.api, bundle, prompt) for bundle, _ in bundles]
+        data = [
+            {
+                "bundle": described,
+                "verified": key is not None,
+                "created": answer.status == CREATED,
+                "version": answer.data,
+                "evaluations": runs.to_json(),
+            }
+            for (_, described), answer, runs in zip(bundles, answers, sent, strict=True)
+        ]
+        found = {"data": data}
+        session.show(Answer(CREATED, json.dumps(found), found), bundle_views.imported)
+        if any(runs.refused for runs in sent):
+            raise typer.Exit(FAILED)
 
 
-@dataclass(slots=True)
-class Evidence:
-    """What became of a bundle's runs, by id.
+def _checked(path: Path, key: bytes | None) -> tuple[Bundle, dict[str, Any]]:
+    """The bundle in a file, and what it is for a person.
 
-    Attributes:
-        imported, known: taken now, and there already.
-        left_out: not taken, and why.
-        refused: whether the server, which takes runs, did not take one.
+    Raises:
+        BadRequest: whatever keeps it from being taken; the message names the file.
     """
-
-    imported: list[str] = field(default_factory=list)
-    known: list[str] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-    refused: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON data."""
-        return {"imported": self.imported, "known": self.known, "left_out": self.left_out}
-
-
-def _check_file(data: bytes, sha256: str | None, verify: Path | None) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and sha256.lower() != found:
-        msg = f"The file's SHA-256 is {found}, not {sha256}. Nothing was imported."
-        raise Conflict(msg, code="bundle_hash")
-    if verify is not None:
-        signing.verify(data, read_file(verify, _KEY_BYTES))
-
-
-def _send_version(api: Api, bundle: Bundle, prompt: str) -> Answer:
-    """Import the version; its digest and its record are those of the bundle, or this fails."""
-    content = bundle.content
-    record = bundle.record.given()
-    form = {
-        "version": bundle.version,
-        "kind": content.kind,
-        "digest": content.digest,
-        "record": json.dumps(record, ensure_ascii=False),
-    }
-    if content.text is not None:
-        form["text"] = content.text
-    tensor = None if bundle.tensor is None else ("prompt.safetensors", io.BytesIO(bundle.tensor))
-    answer = api.change("POST", f"{prompt_path(prompt)}/versions", form=form, tensor=tensor)
-    there = {name: value for name, value in answer.data["record"].items() if value is not None}
-    label = f"{prompt}@{bundle.version}"
-    if answer.data["digest"] != content.digest:
-        msg = f"{label} has the digest {answer.data['digest']} there, not {content.digest}."
-        raise Conflict(msg, code="digest_mismatch")
-    if there != record:
-        names = sorted(n for n in there.keys() | record.keys() if there.get(n) != record.get(n))
-        msg = (
-            f"{label} was there already with the same content, but with another release record, "
-            f"which stays as it is. They differ in: {', '.join(names)}."
-        )
-        raise Conflict(msg, code="record_differs")
-    return answer
-
-
-def _send_runs(api: Api, bundle: Bundle, prompt: str) -> Evidence:
-    evidence = Evidence()
-    if prompt != bundle.prompt:
-        why = f"it is about the prompt {bundle.prompt}"
-        evidence.left_out = dict.fromkeys(bundle.runs, why)
-        return evidence
-    for run, document in bundle.runs.items():
-        try:
-            answer = api.change("POST", f"{prompt_path(prompt)}/runs", json_text=document)
-        except ApiError as error:
-            if error.http_status == _NOT_FOUND and error.code == "not_softprompt_serve":
-                evidence.left_out = dict.fromkeys(bundle.runs, _NO_EVIDENCE)
-                return evidence
-            evidence.left_out[run] = f"{error.message} ({error.code})"
-            evidence.refused = True
-        else:
-            (evidence.imported if answer.status == _CREATED else evidence.known).append(run)
-    return evidence
+    data = read_file(path, MAX_BYTES)
+    try:
+        if key is not None:
+            signing.verify(data, key)
+        bundle = unpack(data)
+        return bundle, _described(bundle, data)
+    except SoftpromptError as error:
+        error.message = f"{path}: {error.message}"
+        raise
 
 
 def _described(bundle: Bundle, data: bytes) -> dict[str, Any]:

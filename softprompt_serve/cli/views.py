@@ -51,6 +51,8 @@ def version(data: Data) -> RenderableType:
     }
     if data["text"] is not None:
         facts["text"] = data["text"]
+    if approvals := data.get("approvals"):
+        facts["approved"] = "\n".join(_approval(entry) for entry in approvals)
     expected = set(data["record_missing"])
     record = {
         name: _missing(expected=name in expected) if value is None else _recorded(name, value)
@@ -160,6 +162,13 @@ def _state(data: Data) -> Text:
 
 def _missing(*, expected: bool) -> Text:
     return Text("missing", style="yellow" if expected else "dim")
+
+
+def _approval(entry: Data) -> str:
+    """Who put the version before users, and why."""
+    how = "promoted" if entry["action"] == "rollout.promoted" else f"as {entry['subject']}"
+    reason = entry["detail"].get("reason")
+    return f"{how}, {_by(entry['at'], entry['actor'])}" + (f": {reason}" if reason else "")
 
 
 def _recorded(name: str, value: Any) -> Any:

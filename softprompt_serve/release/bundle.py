@@ -158,7 +158,7 @@ def _members(bundle: Bundle) -> dict[str, bytes]:
         members[TENSOR] = write(content) if bundle.tensor is None else bundle.tensor
     if content.text is not None:
         members[TEXT] = content.text.encode()
-    members[RECORD] = canonical_json(bundle.record.given())
+    members[RECORD] = bundle.record.to_text().encode()
     return members | {f"evaluations/{run}.json": bundle.runs[run] for run in sorted(bundle.runs)}
 
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_RECORD_BYTES: Final = 64 * 1024
+"""Of what is in a record, written as :meth:`ReleaseRecord.to_text` does."""
+
+_MAX_TEXT_BYTES: Final = 4 * MAX_RECORD_BYTES
+"""Of a record however it is written: with escapes, spaces and nulls it is no other record."""
+
 _LISTED_PROBLEMS: Final = 5
 _COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
 _CACHED: Final = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
@@ -91,6 +96,16 @@ class ReleaseRecord(BaseModel):
         """Plain JSON data with what was filled in alone: a record of an older release as it was."""
         return {name: value for name, value in self.to_json().items() if value is not None}
 
+    def to_text(self) -> str:
+        """What was filled in as compact JSON.
+
+        Raises:
+            ValueError: a number in it that JSON doesn't have.
+        """
+        return json.dumps(
+            self.given(), ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+        )
+
 
 EXPECTED: Final = (
     "dataset",
@@ -135,12 +150,10 @@ def parse_record(data: bytes | str | Mapping[str, Any] | None) -> ReleaseRecord:
         return ReleaseRecord()
     try:
         text = data if isinstance(data, (bytes, str)) else json.dumps(dict(data), allow_nan=False)
-        size = len(text if isinstance(text, bytes) else text.encode())
-        if size > MAX_RECORD_BYTES:
-            _invalid(f"it has {size} bytes; at most {MAX_RECORD_BYTES} are accepted")
+        _check_size(text if isinstance(text, bytes) else text.encode(), _MAX_TEXT_BYTES)
         record = ReleaseRecord.model_validate_json(text)
         # JsonValue lets NaN and the like through, which no JSON reader must accept.
-        json.dumps(record.to_json(), allow_nan=False)
+        _check_size(record.to_text().encode(), MAX_RECORD_BYTES)
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: {e['msg']}"
@@ -154,7 +167,7 @@ def parse_record(data: bytes | str | Mapping[str, Any] | None) -> ReleaseRecord:
 
 
 def stored_record(data: Mapping[str, Any]) -> ReleaseRecord:
-    """A record as the catalogue holds it: checked when it came, and written out longer since.
+    """A record as the catalogue holds it, checked when it came.
 
     Raises:
         ValueError: it is none.
@@ -264,6 +277,11 @@ def _mismatch(field: str, theirs: str, ours: str) -> NoReturn:
         f"model's is {ours}. Serve the model it was made for, or train it for this one."
     )
     raise BadRequest(msg, code="base_model_mismatch", param=field)
+
+
+def _check_size(text: bytes, most: int) -> None:
+    if len(text) > most:
+        _invalid(f"it has {len(text)} bytes; at most {most} are accepted")
 
 
 def _invalid(problem: str, cause: Exception | None = None) -> NoReturn:
