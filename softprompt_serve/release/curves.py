@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MAX_POINTS: Final = 512
 MAX_VALUES: Final = 8
-_NAME_CHARS: Final = 64
+NAME_CHARS: Final = 64
 
 T = TypeVar("T")
 
@@ -35,8 +35,8 @@ class Point(BaseModel):
         if len(values) > MAX_VALUES:
             msg = f"at most {MAX_VALUES} values besides the step, not {len(values)}"
             raise ValueError(msg)
-        if any(not 1 <= len(name) <= _NAME_CHARS for name in values):
-            msg = f"a value's name has 1 to {_NAME_CHARS} characters"
+        if any(not 1 <= len(name) <= NAME_CHARS for name in values):
+            msg = f"a value's name has 1 to {NAME_CHARS} characters"
             raise ValueError(msg)
         return self
 
