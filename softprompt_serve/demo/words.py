@@ -21,6 +21,7 @@ def ready_text(settings: Settings, url: str, seconds: float, *, needs_key: bool 
     key = "YOUR_API_KEY" if needs_key else "unused"
     given = settings.admin_token is not None
     token = "SOFTPROMPT_ADMIN_TOKEN" if given else str(settings.home_dir / TOKEN_FILE)
+    console = f"Console: {url}/softprompts/\n" if settings.console else ""
     return f"""\
 Ready at {url} after {seconds:.0f} s. The prompt `support` sorts tickets.
 
@@ -40,7 +41,7 @@ print(answer.model, answer.choices[0].message.content)
 Which versions there are, and what `support` alone stands for:
   {cli_line(settings, url, "list")}
   {cli_line(settings, url, "alias support production v3")}
-Admin token: {token}"""
+{console}Admin token: {token}"""
 
 
 def curl(url: str, key: str | None = None) -> str:
