@@ -281,3 +281,12 @@ def test_a_large_run_goes_in_within_seconds_and_comes_out_whole(evidence: Eviden
     evidence.add(run)
     assert time.monotonic() - began < 20  # seconds where the machine is free
     assert evidence.run(RUN_ID) == canonical(run)
+
+
+def test_a_judgement_knows_of_all_runs_and_reads_those_that_can_matter(evidence: Evidence) -> None:
+    for number in range(3):
+        evidence.add(scored(TWO, id=run_id(number), at=AT + number))
+    found = evidence.weighed("support", {"v2"}, since=AT)
+    assert [run.id for run in found] == [run_id(2), run_id(1), run_id(0)]
+    assert [len(run.scores) for run in found] == [8, 0, 0]
+    assert found[1].digests == TWO

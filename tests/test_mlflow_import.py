@@ -15,6 +15,9 @@ from softprompt_serve.errors import BadRequest
 from softprompt_serve.release import mlflow_import
 from softprompt_serve.release.mlflow_import import fetch
 
+# MLflow 3.17's own tables, which it maps with the first of its databases.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
 HIDDEN_SIZE = 8
 
 
@@ -240,7 +243,6 @@ def test_a_store_that_is_not_there_is_not_made(mlflow: Any, tmp_path: Path, sche
     assert not missing.exists()
 
 
-@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow 3.17's own tables
 def test_a_store_in_a_database_is_read_alike(mlflow: Any, tmp_path: Path) -> None:
     store = Store(mlflow, tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
     store.adapter("logged/peft")

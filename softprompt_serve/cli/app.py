@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from softprompt_serve import __version__
-from softprompt_serve.cli import bundles, doctor, migrate, prompts, rollouts, shadow
+from softprompt_serve.cli import bundles, doctor, migrate, policies, prompts, rollouts, shadow
 from softprompt_serve.cli.session import reported
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ prompts.register(app)
 bundles.register(app)
 rollouts.register(app)
 shadow.register(app)
+policies.register(app)
 doctor.register(app)
 migrate.register(app)
 

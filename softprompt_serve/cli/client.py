@@ -110,7 +110,7 @@ class Api:
         json_text: bytes | None = None,
         form: Mapping[str, str] | None = None,
         tensor: tuple[str, IO[bytes]] | None = None,
-        if_match: int | None = None,
+        if_match: int | str | None = None,
     ) -> Answer:
         """Change something, as the local user.
 
@@ -121,7 +121,7 @@ class Api:
             json_text: the same, as it shall be sent.
             form: fields of a multipart body.
             tensor: a file of such a body: its name and content.
-            if_match: the generation on which alone the change may be made.
+            if_match: the generation, or tag, on which alone the change may be made.
 
         Raises:
             ApiError, Unreachable: as all calls here.

@@ -1,4 +1,4 @@
-"""What a person writes for a rollout: documents in JSON or YAML, weights and headers as pairs."""
+"""What a person writes: documents in JSON or YAML, weights and headers as pairs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ STDIN = "-"
 _YAML = frozenset({".yaml", ".yml"})
 
 
-def read_document(name: str) -> dict[str, Any]:
+def read_document(
+    name: str, *, expected: str = 'a rollout such as {"arms": [...]}'
+) -> dict[str, Any]:
     """A JSON object from a file, or from standard input for ``-``; YAML where PyYAML is installed.
+
+    ``expected`` says what it should be, in the words of a message.
 
     Raises:
         BadRequest: ``invalid_document``: not to be read, neither format, or no object.
@@ -34,7 +38,7 @@ def read_document(name: str) -> dict[str, Any]:
         msg = f"{given} can't be read as {'YAML' if yaml else 'JSON'}: {error}"
         raise BadRequest(msg, code="invalid_document") from error
     if not isinstance(data, dict):
-        msg = f'{given} holds no object; expected a rollout such as {{"arms": [...]}}.'
+        msg = f"{given} holds no object; expected {expected}."
         raise BadRequest(msg, code="invalid_document")
     return data
 

@@ -13,6 +13,7 @@ from sqlalchemy import func, insert, select
 
 from softprompt_serve.errors import BadRequest, Conflict
 from softprompt_serve.registry.audit import Change, step
+from softprompt_serve.registry.evidence_choice import whole
 from softprompt_serve.registry.evidence_rows import Rows, canonical, head_of, run_of
 from softprompt_serve.registry.evidence_tables import ResultRow, RunRow, RunVersionRow, TotalRow
 from softprompt_serve.registry.lookup import find_version, live_versions
@@ -20,7 +21,7 @@ from softprompt_serve.registry.tables import StateRow
 from softprompt_serve.registry.upsert import inserting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Select
     from sqlalchemy.orm import Session
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 FUTURE_SECONDS: Final = 300.0
 """By how much the clock of whoever ran an evaluation may be ahead."""
+
+MAX_WEIGHED: Final = 1000
+"""Of how many runs a judgement knows, the newest ones."""
 
 _BATCH: Final = 5000
 """Rows for one statement, which PostgreSQL has seconds for."""
@@ -152,6 +156,21 @@ class Evidence:
         """One run, as of :meth:`runs`."""
         with self._database.reading() as session:
             return run_of(session, run_id)
+
+    def weighed(self, prompt: str, versions: Collection[str], *, since: float) -> list[Run]:
+        """All that a judgement of some versions looks at, newest first.
+
+        Runs whose scores can't matter to it are there without them; see
+        :func:`~softprompt_serve.registry.evidence_choice.whole`, also for the arguments.
+        """
+        with self._database.reading() as session:
+            found = session.scalars(_newest(prompt, None, None).limit(MAX_WEIGHED))
+            heads = [head_of(row) for row in found]
+            read = whole(heads, versions, since=since)
+            return [
+                (run_of(session, head.run.id) if head.run.id in read else None) or head.run
+                for head in heads
+            ]
 
     def count(self) -> int:
         """How many runs there are of all prompts; grows with each, and never falls."""

@@ -14,6 +14,7 @@ from softprompt_serve.server.exposition import OpenMetrics
 from softprompt_serve.server.feedback import feedback_router
 from softprompt_serve.server.gate import AdminGate
 from softprompt_serve.server.hooks import hooks_router
+from softprompt_serve.server.policies import policy_router
 from softprompt_serve.server.rollouts import rollout_router
 from softprompt_serve.server.scope import ScopeMiddleware, error_response
 from softprompt_serve.server.shadow import shadow_router
@@ -38,6 +39,7 @@ def attach(app: FastAPI, state: AppState) -> None:
     app.include_router(hooks_router)
     app.include_router(bundle_router)
     app.include_router(evidence_router)
+    app.include_router(policy_router)
     token: list[str] = []
 
     def expected() -> str:

@@ -45,7 +45,7 @@ Kept = Annotated[Evidence, Depends(evidence_of)]
     responses={_KNOWN: {"model": shapes.AddedOut, "description": "The same run was there."}},
     openapi_extra={"requestBody": _RUN},
 )
-async def add_run(
+async def add_run(  # noqa: PLR0917 - FastAPI passes them by name
     name: schemas.Name,
     request: Request,
     service: Serving,
@@ -67,7 +67,7 @@ async def add_run(
 
 
 @evidence_router.get("/runs")
-async def list_runs(
+async def list_runs(  # noqa: PLR0917 - FastAPI passes them by name
     name: schemas.Name,
     service: Serving,
     evidence: Kept,

@@ -9,11 +9,7 @@ from fastapi import Path, Query
 from pydantic import Field
 
 from softprompt_serve.release.evidence import Source  # noqa: TC001 - pydantic reads it
-from softprompt_serve.release.evidence_shapes import (
-    BaseIn,
-    Line,
-    PromptName,
-)
+from softprompt_serve.release.evidence_parts import BaseIn, Line, PromptName
 from softprompt_serve.server.schemas import Shape, rfc3339
 
 if TYPE_CHECKING:

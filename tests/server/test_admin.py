@@ -328,6 +328,8 @@ async def test_openapi_describes_every_route_its_errors_and_the_token(serve: Ser
             "/prompts/{name}/runs",
             "/prompts/{name}/runs/{run}",
             "/prompts/{name}/evaluations",
+            "/prompts/{name}/policy",
+            "/prompts/{name}/versions/{version}/gates",
             "/hooks/flagger/{hook}",
             "/residency",
             "/audit",

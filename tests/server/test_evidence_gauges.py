@@ -57,15 +57,16 @@ async def test_a_run_that_was_there_at_the_start_is_shown(serve: Serve) -> None:
 async def test_a_run_that_is_added_is_shown_at_once(serve: Serve) -> None:
     async with serve() as api:
         digest = (await api.import_text()).json()["digest"]
+
+        async def add(number: int, *passed: bool) -> None:
+            run = scored({"v1": digest}, {"v1": passed}, id=run_id(number), at=AT + number)
+            await api.client.post(f"{V1}/prompts/support/runs", content=to_document(run))
+
         async with looking(api) as found:
-            for number, verdict in enumerate((False, True)):
-                passed = {"v1": [verdict, False]}
-                run = scored({"v1": digest}, passed, id=run_id(number), at=AT + number)
-                await api.client.post(f"{V1}/prompts/support/runs", content=to_document(run))
-                rate = 0.0 if verdict else 1.0
-                labels = {"prompt": "support", "version": "v1", "cohort": "default"}
-                labels |= {"dataset": "tickets", "evaluator": "exact_match"}
-                await until(lambda r=rate: found.value("eval_fail_ratio", **labels) == r)
+            await add(1, False, False)
+            await until(lambda: rates(found) == {("v1", "default"): 1, ("v1", "regulated"): 1})
+            await add(2, True, False)
+            await until(lambda: rates(found) == {("v1", "regulated"): 1})
 
 
 async def test_a_version_that_was_removed_is_zero(serve: Serve) -> None:
