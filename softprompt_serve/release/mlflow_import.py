@@ -79,7 +79,8 @@ def fetch(address: str, tracking_uri: str | None, into: Path) -> Logged:
         run_id, model_id, path = resolve(client, address)
         run = client.get_run(run_id)
         if model_id is None:
-            models = [output.model_id for output in getattr(run.outputs, "model_outputs", [])]
+            outputs = getattr(run, "outputs", None)  # MLflow 2 has none
+            models = [output.model_id for output in getattr(outputs, "model_outputs", [])]
             places = [of_run(client, run_id), *(of_model(mlflow, client, m, uri) for m in models)]
         else:
             places = [of_model(mlflow, client, model_id, uri)]

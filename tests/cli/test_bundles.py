@@ -172,8 +172,8 @@ def test_an_export_may_leave_evaluations_out(source: Cli) -> None:
 
 
 def test_an_alias_is_exported_as_the_version_that_it_stands_for(source: Cli) -> None:
-    source("alias", "support", "production", "v4")
-    assert "support@v4 written to support-v4.spb" in source("export", "support@production").stdout
+    source("alias", "support", "candidate", "v4")
+    assert "support@v4 written to support-v4.spb" in source("export", "support@candidate").stdout
 
 
 def test_an_export_says_the_files_hash_and_writes_a_plain_file(source: Cli) -> None:

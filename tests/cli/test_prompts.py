@@ -139,7 +139,7 @@ def test_audit_can_be_narrowed_to_a_prompt_and_a_number(cli: Cli) -> None:
 
 
 def test_show_says_who_approved_a_version(cli: Cli) -> None:
-    cli("import", cli.tensor(), "-p", "support", "--alias", "candidate")
+    cli("import", "-p", "support", "--text", "Be brief.", "--alias", "candidate")
     cli("alias", "support", "production", "v1")
     shown = cli("show", "support@v1").stdout
     assert "approved" in shown

@@ -47,9 +47,9 @@ async def test_a_bundle_is_the_same_bytes_each_time(serve: Serve) -> None:
     async with serve() as api:
         await api.import_soft()
         first = await api.client.get(f"{VERSIONS}/v1/bundle")
-        await api.alias("v1")
+        await api.alias("v1", "candidate")
     async with serve() as api:
-        assert (await api.client.get(f"{VERSIONS}/production/bundle")).content == first.content
+        assert (await api.client.get(f"{VERSIONS}/candidate/bundle")).content == first.content
 
 
 async def test_a_bundle_has_the_runs_that_asked_this_version(serve: Serve) -> None:
@@ -109,8 +109,8 @@ async def test_what_is_no_digest_is_refused(serve: Serve) -> None:
 
 async def test_approvals_say_who_promoted_a_version_and_why(serve: Serve) -> None:
     async with serve() as api:
-        await api.import_soft(2, 0)
-        await api.import_soft(2, 1)
+        await api.import_text("Be brief.")
+        await api.import_text("Be kind.")
         await api.alias("v1")
         arms = [{"version": "v1", "weight": 50}, {"version": "v2", "weight": 50}]
         await api.client.put(f"{V1}/prompts/support/rollout", json={"arms": arms})
