@@ -54,13 +54,26 @@ def test_every_code_that_the_api_answers_is_documented() -> None:
     assert not undocumented
 
 
-# Never reach a caller of the API: between our own processes, at start, or in a shadow of a request.
+# Never reach a caller of the API: between our own processes, at start, in a shadow of a request, or
+# where a command reads bundles, keys and MLflow.
 INTERNAL = {
     "bank_missing",
     "softprompt_mismatch",
     "invalid_setting",
     "shadow_needs_one_input",
     "shadow_too_long",
+    "invalid_bundle",
+    "bundle_not_signed",
+    "bundle_signature",
+    "invalid_key",
+    "signing_unavailable",
+    "mlflow_bad_address",
+    "mlflow_failed",
+    "mlflow_no_adapter",
+    "mlflow_no_store",
+    "mlflow_not_found",
+    "mlflow_not_installed",
+    "mlflow_several_adapters",
 }
 
 
@@ -100,7 +113,9 @@ def test_python_snippets_parse(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_shown_exist(page: Path) -> None:
     known = typer.main.get_command(app).commands
-    for name, rest in re.findall(r"^softprompt-serve ([a-z]+)(.*)", page.read_text(), re.MULTILINE):
+    for name, rest in re.findall(
+        r"^softprompt-serve ([a-z][a-z-]*)(.*)", page.read_text(), re.MULTILINE
+    ):
         assert name in known
         command = known[name]
         if isinstance(command, typer.core.TyperGroup):  # `rollout show`, not `serve MODEL`

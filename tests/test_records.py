@@ -5,11 +5,13 @@ import json
 import pytest
 
 from softprompt_serve.errors import BadRequest
+from softprompt_serve.release.curves import thinned
 from softprompt_serve.release.records import (
     BaseModelIdentity,
     ReleaseRecord,
     check_base_model,
     parse_record,
+    stored_record,
 )
 
 FULL = {
@@ -26,6 +28,8 @@ FULL = {
     "seed": 7,
     "init": "text",
     "training_code": "acme/train@1234567",
+    "training_curve": [{"step": 0, "loss": 4.5}, {"step": 200, "loss": 0.25, "eval_loss": 0.5}],
+    "trained_from": "support@v2",
     "metrics": {"accuracy": 0.93},
     "notes": "First try.",
     "created_by": "Ada",
@@ -78,8 +82,20 @@ def test_what_is_missing_is_shown_as_missing(nothing: bytes | str | dict | None)
         ('{"optimizer": {"lr": NaN}}', "valid"),
         ({"optimizer": {"lr": float("inf")}}, "valid"),
         ({"optimizer": {"lr": object()}}, "valid"),
+        ({"training_curve": [{"loss": 1.0}]}, "training_curve.0.step"),
+        ({"training_curve": [{"step": -1}]}, "training_curve.0.step"),
+        ({"training_curve": [{"step": 1, "loss": "low"}]}, "training_curve.0.loss"),
+        ('{"training_curve": [{"step": 1, "loss": NaN}]}', "training_curve.0.loss"),
+        ({"training_curve": [{"step": 1, "": 1.0}]}, "training_curve.0"),
+        ({"training_curve": [{"step": 1, **dict.fromkeys("abcdefghi", 1.0)}]}, "8 values"),
+        ({"training_curve": [{"step": 5}, {"step": 5}]}, "steps must grow"),
+        ({"training_curve": [{"step": step} for step in range(513)]}, "513 points; at most 512"),
+        ({"trained_from": "v2"}, "trained_from"),
+        ({"trained_from": "support@v2\n"}, "trained_from"),
         ({"notes": "\ud800"}, "valid"),
-        ({"notes": "x" * 70_000}, "bytes"),
+        ({"notes": "x" * 17_000}, "notes"),
+        ({"optimizer": {"name": "x" * 66_000}}, "bytes"),
+        (" " * 300_000 + "{}", "bytes"),
         ('{"optimizer": ' + '{"a":' * 5_000 + "1" + "}" * 5_000 + "}", "valid"),
     ],
 )
@@ -90,6 +106,35 @@ def test_a_record_that_breaks_the_schema_is_refused_by_field(
         parse_record(given)
     assert refused.value.code == "invalid_record"
     assert named in refused.value.message
+
+
+def test_a_record_of_an_older_release_is_handed_on_as_it_was() -> None:
+    older = {name: FULL[name] for name in ("dataset", "seed", "metrics", "optimizer")}
+    assert parse_record(older).given() == older
+
+
+def test_lineage_may_be_a_digest() -> None:
+    assert parse_record({"trained_from": "a" * 64}).trained_from == "a" * 64
+
+
+@pytest.mark.parametrize(
+    "given", [{"notes": "\u4f60" * 16_000}, {"optimizer": {"a": "x" * 65_500}}]
+)
+def test_a_record_that_was_accepted_is_accepted_wherever_it_goes(given: dict) -> None:
+    record = parse_record(given)
+    assert stored_record(record.to_json()) == record
+    for text in (record.to_text(), json.dumps(record.to_json(), indent=4)):
+        assert parse_record(text) == record
+
+
+def test_a_thinned_curve_keeps_its_ends_and_its_order() -> None:
+    kept = thinned(range(1_000), 7)
+    assert (kept[0], kept[-1], len(kept)) == (0, 999, 7)
+    assert kept == sorted(set(kept))
+
+
+def test_a_curve_that_is_short_enough_is_not_thinned() -> None:
+    assert thinned([3, 1, 2], 3) == [3, 1, 2]
 
 
 def test_every_wrong_field_is_named() -> None:

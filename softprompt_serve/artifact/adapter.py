@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from softprompt_serve.artifact.checks import check_shape
 from softprompt_serve.artifact.encoder import EMBEDDING, EncoderError, fold_encoder
-from softprompt_serve.artifact.tensors import Stored, listed, only
+from softprompt_serve.artifact.tensors import PROMPT, Stored, listed, only
 from softprompt_serve.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME: Final = "adapter_config.json"
 WEIGHTS_NAME: Final = "adapter_model.safetensors"
-FOLDED: Final = "prompt_embeddings"
+FOLDED: Final = PROMPT
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 # Facts worth keeping for the release record and the base-model check.
 DECLARED: Final = (

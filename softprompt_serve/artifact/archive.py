@@ -1,4 +1,4 @@
-"""Read a zip of a PEFT adapter in memory; nothing is ever written to disk from it."""
+"""Read a zip of a PEFT adapter, or a bundle, in memory; nothing is ever written to disk from it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import stat
 import zipfile
 import zlib
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 from softprompt_serve.errors import BadRequest
-
-if TYPE_CHECKING:
-    from softprompt_serve.artifact.checks import Limits
 
 MAX_ENTRIES: Final = 64
 _ENCRYPTED: Final = 0x1
@@ -38,24 +35,29 @@ def looks_zipped(data: bytes) -> bool:
 class Archive:
     """The checked members of a zip, read one at a time.
 
+    Args:
+        data: the zip.
+        max_bytes: most bytes of all entries once unpacked.
+        max_entries: most entries, folders included.
+
     Raises:
         BadRequest: ``code="artifact_bad_zip"``: broken, encrypted, too many entries, a path that
             leaves the archive, a link or device, a name twice, or too many bytes once unpacked.
     """
 
-    def __init__(self, data: bytes, limits: Limits) -> None:
+    def __init__(self, data: bytes, max_bytes: int, *, max_entries: int = MAX_ENTRIES) -> None:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
             entries = self._zip.infolist()
         except _BROKEN as error:
             _refuse(f"The zip can't be read: {error}.", error)
-        if len(entries) > MAX_ENTRIES:
-            _refuse(f"The zip has {len(entries)} entries; at most {MAX_ENTRIES} are accepted.")
+        if len(entries) > max_entries:
+            _refuse(f"The zip has {len(entries)} entries; at most {max_entries} are accepted.")
         for entry in entries:
             _check_entry(entry)
         total = sum(entry.file_size for entry in entries)
-        if total > limits.max_bytes:
-            _refuse(f"The zip unpacks to {total} bytes; at most {limits.max_bytes} are accepted.")
+        if total > max_bytes:
+            _refuse(f"The zip unpacks to {total} bytes; at most {max_bytes} are accepted.")
         files = [entry for entry in entries if not entry.is_dir()]
         self._files = {
             entry.filename: entry

@@ -105,7 +105,7 @@ def _from_folder(folder: Path, limits: Limits, text: str | None) -> Artifact:
 
 
 def _from_zip(data: bytes, filename: str | None, limits: Limits, text: str | None) -> Artifact:
-    archive = Archive(data, limits)
+    archive = Archive(data, limits.max_bytes)
     paths = {PurePosixPath(name) for name in archive.names}
     configs = [path for path in paths if path.name == CONFIG_NAME]
     if len(configs) != 1:

@@ -1,16 +1,20 @@
-"""Read safetensors bytes; name what else was found, and never unpickle it."""
+"""Read and write safetensors bytes; name what else was found, and never unpickle it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from safetensors import SafetensorError, deserialize
 
 from softprompt_serve.errors import BadRequest
 
+if TYPE_CHECKING:
+    from softprompt_serve.artifact.content import Content
+
 DTYPES: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+PROMPT: Final = "prompt_embeddings"
 PICKLE_SUFFIXES: Final = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _LISTED_NAMES: Final = 5
 _PICKLE_PROTOCOLS: Final = range(2, 6)
@@ -60,6 +64,18 @@ def read(data: bytes, filename: str | None) -> dict[str, Stored]:
         name: Stored(part["dtype"], list(part["shape"]), bytes(part["data"]))
         for name, part in found
     }
+
+
+def write(content: Content) -> bytes:
+    """A safetensors file with the content's one tensor, named as PEFT names it.
+
+    Raises:
+        ValueError: the content is not soft.
+    """
+    # It takes torch to write, and none to read.
+    from safetensors.torch import save  # noqa: PLC0415
+
+    return save({PROMPT: content.tensor()})
 
 
 def only(tensors: dict[str, Stored]) -> tuple[str, Stored]:

@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from softprompt_serve import __version__
 from softprompt_serve.cli import (
+    bundles,
     doctor,
     evaluations,
     migrate,
@@ -97,6 +98,7 @@ def serve(context: typer.Context) -> None:
 
 
 prompts.register(app)
+bundles.register(app)
 rollouts.register(app)
 shadow.register(app)
 evaluations.register(app)

@@ -107,6 +107,7 @@ class Api:
         path: str,
         *,
         json_body: Mapping[str, Any] | None = None,
+        json_text: bytes | None = None,
         form: Mapping[str, str] | None = None,
         tensor: tuple[str, IO[bytes]] | None = None,
         if_match: int | str | None = None,
@@ -117,6 +118,7 @@ class Api:
             method: of HTTP.
             path: below the admin API's prefix.
             json_body: a JSON body.
+            json_text: the same, as it shall be sent.
             form: fields of a multipart body.
             tensor: a file of such a body: its name and content.
             if_match: the generation, or tag, on which alone the change may be made.
@@ -125,6 +127,9 @@ class Api:
             ApiError, Unreachable: as all calls here.
         """
         actor = local_user()
+        headers = {} if if_match is None else {"if-match": f'"{if_match}"'}
+        if json_text is not None:
+            headers["content-type"] = "application/json"
         return self.call(
             method,
             path,
@@ -132,8 +137,20 @@ class Api:
             json=json_body,
             data=form,
             files=None if tensor is None else {"tensor": tensor},
-            headers=None if if_match is None else {"if-match": f'"{if_match}"'},
+            content=json_text,
+            headers=headers or None,
         )
+
+    def download(self, path: str, media_type: str, **query: str | int) -> bytes:
+        """Read a file of that kind.
+
+        Raises:
+            ApiError, Unreachable: as all calls here.
+        """
+        response = self._send("GET", path, query)
+        if response.is_success and response.headers.get("content-type") == media_type:
+            return response.content
+        raise ApiError(response)
 
     def call(
         self, method: str, path: str, *, query: Mapping[str, str | int], **parts: Any
@@ -144,9 +161,17 @@ class Api:
             ApiError: the server's own error.
             Unreachable: nothing answered, or not in time, or not HTTP.
         """
+        response = self._send(method, path, query, **parts)
+        if response.is_success and _is_json(response):
+            return Answer(response.status_code, response.text, response.json())
+        raise ApiError(response)
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, str | int], **parts: Any
+    ) -> httpx.Response:
         parts = {name: part for name, part in parts.items() if part is not None}
         try:
-            response = self._client.request(method, path, params=dict(query), **parts)
+            return self._client.request(method, path, params=dict(query), **parts)
         except httpx.ConnectError as error:
             raise Unreachable(_refused(self.url, error)) from error
         except httpx.TimeoutException as error:
@@ -158,9 +183,6 @@ class Api:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             msg = f"{self.url} can't be talked to: {error or type(error).__name__}"
             raise Unreachable(msg) from error
-        if response.is_success and _is_json(response):
-            return Answer(response.status_code, response.text, response.json())
-        raise ApiError(response)
 
 
 def prompt_path(prompt: str) -> str:

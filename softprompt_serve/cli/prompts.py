@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
@@ -62,25 +63,47 @@ def import_(
     alias: Annotated[
         str | None, typer.Option(metavar="NAME", help="Point this alias at it afterwards.")
     ] = None,
+    from_mlflow: Annotated[
+        str | None,
+        typer.Option(
+            "--from-mlflow",
+            metavar="RUN",
+            help="In place of PATH: a run's id, runs:/ID/PATH or models:/NAME/VERSION, whose "
+            "adapter and parameters become version and record.",
+        ),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Where MLflow is; else MLFLOW_TRACKING_URI."),
+    ] = None,
     url: Url = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Import a version from a file, a folder or a text.
+    """Import a version from a file, a folder, a text or a run in MLflow.
 
     Versions are immutable: the same content again is the same version, other content under its
     name is refused.
     """
-    with connected(url, token, as_json=as_json) as session:
+    with connected(url, token, as_json=as_json) as session, ExitStack() as stack:
         if text is not None and text_file is not None:
             msg = "Give --text or --text-file, not both."
             raise BadRequest(msg, code="invalid_upload")
+        facts = upload.read_text(record) if record is not None else None
+        if from_mlflow is not None:
+            if path is not None:
+                msg = "Give PATH or --from-mlflow, not both."
+                raise BadRequest(msg, code="invalid_upload")
+            source = upload.from_mlflow(from_mlflow, tracking_uri, facts)
+            path, facts, remarks = stack.enter_context(source)
+            for remark in remarks:
+                session.note(remark)
         given = upload.read_text(text_file) if text_file is not None else text
         tensor, form = upload.as_parts(path, kind=kind, text=given)
         if version is not None:
             form["version"] = version
-        if record is not None:
-            form["record"] = upload.read_text(record)
+        if facts is not None:
+            form["record"] = facts
         answer = upload.import_version(session.api, prompt, tensor, form, output(stderr=True))
         created = answer.status == _CREATED
         if alias is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import zipfile
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -12,10 +14,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from softprompt_serve.artifact.archive import MAX_ENTRIES
 from softprompt_serve.cli.client import Answer, Api, prompt_path
 from softprompt_serve.errors import BadRequest
+from softprompt_serve.release.mlflow_import import fetch
+from softprompt_serve.release.records import parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
     from rich.console import Console
@@ -63,6 +66,25 @@ def read_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path} can't be read as UTF-8 text: {error}"
         raise BadRequest(msg, code="file_unreadable") from error
+
+
+@contextmanager
+def from_mlflow(
+    address: str, tracking_uri: str | None, record: str | None
+) -> Iterator[tuple[Path, str, list[str]]]:
+    """A logged adapter's folder, its release record as JSON, and what a person should know.
+
+    What ``record``, JSON, says comes before what the run logged.
+
+    Raises:
+        BadRequest: as :func:`~softprompt_serve.release.mlflow_import.fetch`, or
+            ``invalid_record``.
+    """
+    with TemporaryDirectory(prefix="softprompt-") as folder:
+        logged = fetch(address, tracking_uri, Path(folder))
+        given = parse_record(record).given()
+        merged = parse_record(logged.record.given() | given)
+        yield logged.folder, merged.to_text(), [f"Read from {logged.source}.", *logged.remarks]
 
 
 def import_version(

@@ -51,9 +51,11 @@ def version(data: Data) -> RenderableType:
     }
     if data["text"] is not None:
         facts["text"] = data["text"]
+    if approvals := data.get("approvals"):
+        facts["approved"] = "\n".join(_approval(entry) for entry in approvals)
     expected = set(data["record_missing"])
     record = {
-        name: _missing(expected=name in expected) if value is None else value
+        name: _missing(expected=name in expected) if value is None else _recorded(name, value)
         for name, value in data["record"].items()
     }
     return Group(new_grid(facts), Text("\nrelease record", style="bold"), new_grid(record))
@@ -160,6 +162,21 @@ def _state(data: Data) -> Text:
 
 def _missing(*, expected: bool) -> Text:
     return Text("missing", style="yellow" if expected else "dim")
+
+
+def _approval(entry: Data) -> str:
+    """Who put the version before users, and why."""
+    how = "promoted" if entry["action"] == "rollout.promoted" else f"as {entry['subject']}"
+    reason = entry["detail"].get("reason")
+    return f"{how}, {_by(entry['at'], entry['actor'])}" + (f": {reason}" if reason else "")
+
+
+def _recorded(name: str, value: Any) -> Any:
+    """A record's value; of a curve, where it began and ended."""
+    if name != "training_curve" or not value:
+        return value
+    ends = [", ".join(f"{key} {number:g}" for key, number in p.items()) for p in value]
+    return f"{len(ends)} points: {ends[0]} → {ends[-1]}" if len(ends) > 1 else ends[0]
 
 
 def _by(at: str, who: str | None) -> str:

@@ -14,7 +14,7 @@ from softprompt_serve.registry.listening import announce
 from softprompt_serve.registry.tables import AuditRow, StateRow, now, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -91,10 +91,20 @@ def step(session: Session, change: Change) -> None:
 
 
 def entries(
-    session: Session, *, prompt: str | None, limit: int, before: int | None
+    session: Session,
+    *,
+    prompt: str | None,
+    limit: int,
+    before: int | None,
+    actions: Sequence[str] | None = None,
 ) -> list[AuditEntry]:
-    """The newest ``limit`` changes first, of one prompt or all, with an id below ``before``."""
+    """The newest ``limit`` changes first, of one prompt or all, with an id below ``before``.
+
+    Where ``actions`` are given, of those alone.
+    """
     query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
+    if actions is not None:
+        query = query.where(AuditRow.action.in_(actions))
     if prompt is not None:
         query = query.where(AuditRow.prompt == prompt)
     if before is not None:

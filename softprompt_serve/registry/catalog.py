@@ -29,7 +29,7 @@ from softprompt_serve.registry.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from softprompt_serve.registry.guard import Pass
 
@@ -243,11 +243,19 @@ class Catalogue:
             return removed
 
     def audit(
-        self, *, prompt: str | None = None, limit: int = 100, before: int | None = None
+        self,
+        *,
+        prompt: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        actions: Sequence[str] | None = None,
     ) -> list[AuditEntry]:
-        """The newest ``limit`` changes first, of one prompt or all, with an id below ``before``."""
+        """The newest ``limit`` changes first, of one prompt or all, with an id below ``before``.
+
+        Where ``actions`` are given, of those alone.
+        """
         with self._database.reading() as session:
-            return entries(session, prompt=prompt, limit=limit, before=before)
+            return entries(session, prompt=prompt, limit=limit, before=before, actions=actions)
 
 
 def _check_same(row: VersionRow, content: ContentMeta) -> None:

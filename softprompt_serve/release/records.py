@@ -1,7 +1,8 @@
 """Release records: what must be known about a version, and whether it fits the served model.
 
 A record is what a person or a training run writes down; every field may be missing, and what is
-missing is shown as missing (null), never made up.
+missing is shown as missing (null), never made up. What was found and decided about the version
+afterwards is the server's to keep: evaluations as evidence, approvals in the audit.
 """
 
 from __future__ import annotations
@@ -15,17 +16,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from softprompt_serve.errors import BadRequest
+from softprompt_serve.release.curves import Curve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_RECORD_BYTES: Final = 64 * 1024
+"""Of what is in a record, written as :meth:`ReleaseRecord.to_text` does."""
+
+_MAX_TEXT_BYTES: Final = 4 * MAX_RECORD_BYTES
+"""Of a record however it is written: with escapes, spaces and nulls it is no other record."""
+
 _LISTED_PROBLEMS: Final = 5
 _COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
 _CACHED: Final = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
 Line = Annotated[str, Field(min_length=1, max_length=1024)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+Ancestor = Annotated[str, Field(pattern=rf"^(?:{_NAME}@{_NAME}|[0-9a-f]{{64}})$")]
 
 
 class ReleaseRecord(BaseModel):
@@ -60,6 +69,13 @@ class ReleaseRecord(BaseModel):
     training_code: Annotated[
         Line | None, Field(description="Repository and commit of the training code.")
     ] = None
+    training_curve: Annotated[
+        Curve | None, Field(description="What was measured, by step: `[{step, loss, …}]`.")
+    ] = None
+    trained_from: Annotated[
+        Ancestor | None,
+        Field(description="What its training began from: `prompt@version`, or a digest."),
+    ] = None
     metrics: Annotated[
         dict[Line, float] | None, Field(description="Evaluation results by name.")
     ] = None
@@ -75,6 +91,20 @@ class ReleaseRecord(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data with every field; what is missing is None."""
         return self.model_dump(mode="json")
+
+    def given(self) -> dict[str, Any]:
+        """Plain JSON data with what was filled in alone: a record of an older release as it was."""
+        return {name: value for name, value in self.to_json().items() if value is not None}
+
+    def to_text(self) -> str:
+        """What was filled in as compact JSON.
+
+        Raises:
+            ValueError: a number in it that JSON doesn't have.
+        """
+        return json.dumps(
+            self.given(), ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+        )
 
 
 EXPECTED: Final = (
@@ -120,12 +150,10 @@ def parse_record(data: bytes | str | Mapping[str, Any] | None) -> ReleaseRecord:
         return ReleaseRecord()
     try:
         text = data if isinstance(data, (bytes, str)) else json.dumps(dict(data), allow_nan=False)
-        size = len(text if isinstance(text, bytes) else text.encode())
-        if size > MAX_RECORD_BYTES:
-            _invalid(f"it has {size} bytes; at most {MAX_RECORD_BYTES} are accepted")
+        _check_size(text if isinstance(text, bytes) else text.encode(), _MAX_TEXT_BYTES)
         record = ReleaseRecord.model_validate_json(text)
         # JsonValue lets NaN and the like through, which no JSON reader must accept.
-        json.dumps(record.to_json(), allow_nan=False)
+        _check_size(record.to_text().encode(), MAX_RECORD_BYTES)
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: {e['msg']}"
@@ -136,6 +164,15 @@ def parse_record(data: bytes | str | Mapping[str, Any] | None) -> ReleaseRecord:
     except (TypeError, ValueError, RecursionError) as error:
         _invalid(str(error), error)
     return record
+
+
+def stored_record(data: Mapping[str, Any]) -> ReleaseRecord:
+    """A record as the catalogue holds it, checked when it came.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return ReleaseRecord.model_validate_json(json.dumps(dict(data)))
 
 
 def check_base_model(
@@ -240,6 +277,11 @@ def _mismatch(field: str, theirs: str, ours: str) -> NoReturn:
         f"model's is {ours}. Serve the model it was made for, or train it for this one."
     )
     raise BadRequest(msg, code="base_model_mismatch", param=field)
+
+
+def _check_size(text: bytes, most: int) -> None:
+    if len(text) > most:
+        _invalid(f"it has {len(text)} bytes; at most {most} are accepted")
 
 
 def _invalid(problem: str, cause: Exception | None = None) -> NoReturn:

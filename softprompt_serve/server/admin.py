@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.release.records import parse_record
 from softprompt_serve.server import schemas
+from softprompt_serve.server.approvals import approvals_of
 from softprompt_serve.server.gate import PREFIX
 from softprompt_serve.server.scope import error_response
 from softprompt_serve.server.service import Service
@@ -134,13 +135,18 @@ async def import_version(  # noqa: PLR0917 - one argument per form part
     version: Annotated[str | None, Form(pattern=schemas.NAME)] = None,
     kind: Annotated[Literal["soft", "hard", "base"] | None, Form()] = None,
     text: Annotated[str | None, Form(description="Text of a hard or mixed version.")] = None,
+    digest: Annotated[
+        str | None, Form(pattern=schemas.DIGEST, description="Refuse content of another digest.")
+    ] = None,
     actor: Actor = None,
 ) -> schemas.VersionOut:
     """Import an immutable version; the same content under the same name is answered 200."""
     data = None if tensor is None else await tensor.read()
     filename = None if tensor is None else tensor.filename
     limits = service.served.limits
-    artifact = await asyncio.to_thread(read_artifact, kind, data, filename, text, limits)
+    artifact = await asyncio.to_thread(
+        read_artifact, kind, data, filename, text, limits, digest=digest
+    )
     added, created = await service.import_version(
         name, version, artifact, parse_record(record), actor
     )
@@ -159,8 +165,10 @@ async def list_versions(name: schemas.Name, service: Serving) -> list[schemas.Ve
 async def get_version(
     name: schemas.Name, version: schemas.VersionName, service: Serving
 ) -> schemas.VersionOut:
-    """One version, by its name or an alias."""
-    return schemas.VersionOut.of(service, service.find_version(name, version))
+    """One version, by its name or an alias, with who approved it."""
+    found = service.find_version(name, version)
+    approvals = await approvals_of(service, found)
+    return schemas.VersionOut.of(service, found).model_copy(update={"approvals": approvals})
 
 
 @router.delete(

@@ -8,6 +8,7 @@ from softprompt_serve.console.attach import attach_console
 from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.admin import probes, router
 from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.bundles import bundle_router
 from softprompt_serve.server.evidence import evidence_router
 from softprompt_serve.server.exposition import OpenMetrics
 from softprompt_serve.server.feedback import feedback_router
@@ -36,6 +37,7 @@ def attach(app: FastAPI, state: AppState) -> None:
     app.include_router(shadow_router)
     app.include_router(feedback_router)
     app.include_router(hooks_router)
+    app.include_router(bundle_router)
     app.include_router(evidence_router)
     app.include_router(policy_router)
     token: list[str] = []

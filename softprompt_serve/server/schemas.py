@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from softprompt_serve.release.records import parse_record
+from softprompt_serve.release.records import stored_record
 from softprompt_serve.server.promotion import Force
 from softprompt_serve.server.service import residency_of
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from softprompt_serve.server.service import Service
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+DIGEST = r"^[0-9a-f]{64}$"
 
 Name = Annotated[str, Path(pattern=NAME, examples=["support"])]
 VersionName = Annotated[str, Path(pattern=NAME, examples=["v2"])]
@@ -34,6 +35,33 @@ def rfc3339(at: float) -> str:
     """Unix time as RFC 3339 in UTC, with milliseconds."""
     text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
+
+
+class AuditOut(Shape):
+    """One change."""
+
+    id: int
+    revision: int
+    at: str
+    actor: str | None
+    action: str
+    prompt: str | None
+    subject: str | None
+    detail: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> AuditOut:
+        """From the catalogue."""
+        return cls(
+            id=entry.id,
+            revision=entry.revision,
+            at=entry.at,
+            actor=entry.actor,
+            action=entry.action,
+            prompt=entry.prompt,
+            subject=entry.subject,
+            detail=dict(entry.detail),
+        )
 
 
 class VersionOut(Shape):
@@ -54,13 +82,18 @@ class VersionOut(Shape):
     created_by: str | None
     record: dict[str, Any]
     record_missing: list[str]
+    approvals: list[AuditOut] | None = Field(
+        None,
+        description="Each time it was promoted or given an alias, from the audit, newest first; "
+        "null in lists, and while the catalogue can't be read.",
+    )
 
     @classmethod
     def of(cls, service: Service, version: Version) -> VersionOut:
         """From the snapshot."""
         prompt = service.snapshot.prompt(version.prompt)
         aliases = prompt.aliases if prompt is not None else {}
-        record = parse_record(dict(version.record))
+        record = stored_record(version.record)
         return cls(
             prompt=version.prompt,
             version=version.version,
@@ -158,33 +191,6 @@ class ResidencyOut(Shape):
 
     workers: list[dict[str, Any]]
     leases: dict[str, int]
-
-
-class AuditOut(Shape):
-    """One change."""
-
-    id: int
-    revision: int
-    at: str
-    actor: str | None
-    action: str
-    prompt: str | None
-    subject: str | None
-    detail: dict[str, Any]
-
-    @classmethod
-    def of(cls, entry: AuditEntry) -> AuditOut:
-        """From the catalogue."""
-        return cls(
-            id=entry.id,
-            revision=entry.revision,
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            prompt=entry.prompt,
-            subject=entry.subject,
-            detail=dict(entry.detail),
-        )
 
 
 class AuditList(Shape):

@@ -5,20 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softprompt_serve.artifact import base, hard, soft_from_bytes
-from softprompt_serve.errors import BadRequest
+from softprompt_serve.errors import BadRequest, Conflict
 
 if TYPE_CHECKING:
     from softprompt_serve.artifact import Artifact, Limits
 
 
 def read_artifact(
-    kind: str | None, data: bytes | None, filename: str | None, text: str | None, limits: Limits
+    kind: str | None,
+    data: bytes | None,
+    filename: str | None,
+    text: str | None,
+    limits: Limits,
+    *,
+    digest: str | None = None,
 ) -> Artifact:
     """The artifact that an upload's parts make; ``kind`` is inferred where it is not given.
 
     Raises:
         BadRequest: parts that don't belong together, or an artifact that can't be accepted.
+        Conflict: ``digest_mismatch``: its digest is not the one that is expected.
     """
+    artifact = _read(kind, data, filename, text, limits)
+    found = artifact.content.digest
+    if digest not in {None, found}:
+        msg = f"The content has the digest {found}; expected was {digest}. Nothing was imported."
+        raise Conflict(msg, code="digest_mismatch", param="digest")
+    return artifact
+
+
+def _read(
+    kind: str | None, data: bytes | None, filename: str | None, text: str | None, limits: Limits
+) -> Artifact:
     inferred = "soft" if data is not None else "hard" if text is not None else None
     match kind or inferred:
         case "soft" if data is not None:

@@ -93,3 +93,12 @@ def test_a_tensor_of_several_megabytes_is_uploaded_whole(cli: Cli) -> None:
     path = cli.tensor(rows=200_000)
     failed = cli("import", path, "-p", "support", fails=1)
     assert "artifact_too_many_rows" in failed.stderr  # so it was read to its end
+
+
+def test_show_says_where_a_training_curve_began_and_ended(cli: Cli) -> None:
+    curve = [{"step": step, "loss": 4.0 / (step + 1)} for step in range(0, 400, 100)]
+    record = cli.folder / "record.json"
+    record.write_text(json.dumps({"training_curve": curve}))
+    cli("import", cli.tensor(), "-p", "support", "--record", str(record))
+    shown = cli("show", "support@v1").stdout
+    assert "4 points: step 0, loss 4 → step 300, loss 0.013289" in shown

@@ -136,3 +136,12 @@ def test_audit_can_be_narrowed_to_a_prompt_and_a_number(cli: Cli) -> None:
         "one",
     ]
     assert len(cli.json("audit", "--limit", "1")["data"]) == 1
+
+
+def test_show_says_who_approved_a_version(cli: Cli) -> None:
+    cli("import", "-p", "support", "--text", "Be brief.", "--alias", "candidate")
+    cli("alias", "support", "production", "v1")
+    shown = cli("show", "support@v1").stdout
+    assert "approved" in shown
+    assert "as production, 20" in shown
+    assert "as candidate, 20" in shown

@@ -320,6 +320,7 @@ async def test_openapi_describes_every_route_its_errors_and_the_token(serve: Ser
             "/prompts/{name}/versions",
             "/prompts/{name}/versions/{version}",
             "/prompts/{name}/versions/{version}/residency",
+            "/prompts/{name}/versions/{version}/bundle",
             "/prompts/{name}/aliases/{alias}",
             "/prompts/{name}/rollout",
             *(f"/prompts/{{name}}/rollout/{part}" for part in ROLLOUT_PARTS),
@@ -350,7 +351,7 @@ async def test_openapi_names_the_upload_parts(serve: Serve) -> None:
         body = schema["paths"][f"{V1}/prompts/{{name}}/versions"]["post"]["requestBody"]
         ref = body["content"]["multipart/form-data"]["schema"]["$ref"].rpartition("/")[2]
         parts = schema["components"]["schemas"][ref]["properties"]
-        assert set(parts) == {"tensor", "record", "version", "kind", "text"}
+        assert set(parts) == {"tensor", "record", "version", "kind", "text", "digest"}
 
 
 async def test_a_root_path_changes_neither_routes_nor_the_gate(serve: Serve) -> None:
