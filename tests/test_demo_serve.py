@@ -8,7 +8,7 @@ import json
 import shlex
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,9 +17,12 @@ from safetensors.torch import save_file
 
 from softprompt_serve.cli.client import Api
 from softprompt_serve.demo import child, serve
-from softprompt_serve.demo.seed import PROMPTS, seed
+from softprompt_serve.demo.seed import EVIDENCE, POLICY, PROMPTS, UNPROVEN, seed
 from softprompt_serve.demo.words import curl, ready_text
 from softprompt_serve.errors import StartupRefused
+from softprompt_serve.release.evidence_shapes import parse_run
+from softprompt_serve.release.gates import Subject, judge, to_text
+from softprompt_serve.release.policy import parse_policy
 from softprompt_serve.testing import (
     ADMIN_TOKEN,
     HIDDEN_SIZE,
@@ -168,6 +171,42 @@ def test_an_alias_that_a_person_moved_stays(api: Api, shipped: Path) -> None:
     api.change("PUT", "/prompts/support/aliases/production", json_body={"version": "v1"})
     seed(api, quiet(), shipped)
     assert api.get("/prompts/support").data["aliases"] == {"production": "v1"}
+
+
+def newest(api: Api) -> dict[str, Any]:
+    return dict(api.get("/audit").data["data"][0]["detail"])
+
+
+def test_without_evidence_for_the_served_model_the_first_promotion_is_shown_to_be_forced(
+    tmp_path: Path, shipped: Path
+) -> None:
+    settings = settings_for_tests(tmp_path / "home", promotion_gates="enforce")
+    service = service_for_tests(tmp_path / "home", settings=settings)
+    with serving(app_for_tests(service)) as url, Api(url, ADMIN_TOKEN) as api:
+        seed(api, quiet(), shipped)
+        assert api.get("/prompts/support").data["aliases"] == {"production": "v2"}
+        assert newest(api)["forced"] == UNPROVEN
+
+
+def test_the_shipped_evidence_promotes_the_demos_versions() -> None:
+    """On the demo's model, that is; held against the shipped policy as a server would."""
+    policy = parse_policy((PROMPTS / POLICY).read_text())
+    runs = [parse_run(path.read_bytes()) for path in sorted((PROMPTS / EVIDENCE).glob("*.json"))]
+    assert {run.dataset for run in runs} == {"support-test", "support-ood"}
+    digests = dict(runs[0].digests)
+    kinds: dict[str, Any] = {"v1": "hard", "v2": "soft", "v3": "soft"}
+    subjects = {name: Subject(name, kinds[name], digest) for name, digest in digests.items()}
+    for name in ("v2", "v3"):
+        verdict = judge(
+            policy,
+            subjects[name],
+            subjects["v1"],
+            runs,
+            served=runs[0].base,
+            now=runs[0].at + 3600,
+            prompt="support",
+        )
+        assert verdict.passed, to_text(verdict)
 
 
 # --- what is told
