@@ -57,7 +57,7 @@ def _prove(api: Api, folder: Path) -> None:
         api.change("PUT", f"{base}/policy", json_body=document)
     for run in sorted((folder / EVIDENCE).glob("*.json")):
         with contextlib.suppress(ApiError):  # without it the promotion says what is missing
-            api.change("POST", f"{base}/runs", json_text=run.read_text())
+            api.change("POST", f"{base}/runs", json_text=run.read_bytes())
 
 
 def _promote(api: Api) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from softprompt_serve.errors import Conflict, NotFound
 from softprompt_serve.registry.audit import AuditEntry, Change, entries, state, step
 from softprompt_serve.registry.database import Database
-from softprompt_serve.registry.guard import check_alias
+from softprompt_serve.registry.guard import check_alias, check_not_baseline
 from softprompt_serve.registry.lookup import aliases_of, find_version, live_versions
 from softprompt_serve.registry.names import check_name, next_version
 from softprompt_serve.registry.outcomes import promoted_by_alias
@@ -206,13 +206,14 @@ class Catalogue:
 
         Raises:
             NotFound: ``prompt_not_found`` or ``version_not_found``.
-            Conflict: ``version_in_rollout``: it can't be unloaded.
+            Conflict: ``version_in_rollout`` or ``version_is_baseline``: it can't be unloaded.
         """
         with self._database.writing() as session:
             row = find_version(live_versions(session, prompt), prompt, version)
             if row.wanted != wanted:
                 if not wanted:
                     check_unnamed(session, prompt, version)
+                    check_not_baseline(session, prompt, version)
                 row.wanted = wanted
                 action = "version.wanted" if wanted else "version.unwanted"
                 step(session, Change(actor, action, prompt, version, {"digest": row.digest}))
@@ -225,7 +226,7 @@ class Catalogue:
 
         Raises:
             NotFound: ``prompt_not_found`` or ``version_not_found``.
-            Conflict: ``version_aliased`` or ``version_in_rollout``.
+            Conflict: ``version_aliased``, ``version_in_rollout`` or ``version_is_baseline``.
         """
         with self._database.writing() as session:
             row = find_version(live_versions(session, prompt), prompt, version)
@@ -237,6 +238,7 @@ class Catalogue:
                 )
                 raise Conflict(msg, code="version_aliased", param="version")
             check_unnamed(session, prompt, version)
+            check_not_baseline(session, prompt, version)
             removed = row.value()
             row.removed_at, row.wanted, row.text = now(), False, None
             step(session, Change(actor, "version.removed", prompt, version, {"digest": row.digest}))

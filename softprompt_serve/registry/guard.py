@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import select
 
+from softprompt_serve.errors import Conflict
+from softprompt_serve.registry.lookup import aliases_of
 from softprompt_serve.registry.policies import stored_policy, tag_of
 from softprompt_serve.registry.snapshot import PRODUCTION
 from softprompt_serve.registry.states import ROLLED_BACK, only_arm
@@ -135,6 +137,24 @@ def check_next(
             granted=granted,
         )
     return told
+
+
+def check_not_baseline(session: Session, prompt: str, version: str) -> None:
+    """Refuse to take away what a prompt's versions are measured against.
+
+    Raises:
+        Conflict: ``version_is_baseline``.
+    """
+    policy = stored_policy(session, prompt).policy
+    if policy is None:
+        return
+    aliases = {alias.name: alias.version for alias in aliases_of(session, prompt)}
+    if aliases.get(policy.baseline, policy.baseline) == version:
+        msg = (
+            f"{prompt}@{version} is the baseline of the prompt's policy; name another one there, or "
+            "remove the policy, first."
+        )
+        raise Conflict(msg, code="version_is_baseline", param="version")
 
 
 def _subject(row: VersionRow) -> Subject:

@@ -272,3 +272,16 @@ async def test_what_is_refused_is_refused_in_openais_shape(guarded: Serve) -> No
         assert set(answer.json()["error"]) == {"message", "type", "param", "code", "details"}
         missing = await api.client.put(f"{URL}/aliases/production", json={"version": "v9"})
         assert code_of(missing) == "version_not_found"
+
+
+async def test_the_baseline_of_a_policy_stays_alive(guarded: Serve) -> None:
+    async with guarded() as api:
+        await ready(api, proven=True)
+        assert (await by_promotion(api)).status_code == 200
+        assert (await api.client.delete(f"{URL}/rollout")).status_code == 200
+        unloaded = await api.client.put(f"{VERSIONS}/v1/residency", json={"resident": False})
+        removed = await api.client.delete(f"{VERSIONS}/v1")
+        for answer in (unloaded, removed):
+            assert (answer.status_code, code_of(answer)) == (409, "version_is_baseline")
+        assert (await api.client.delete(f"{URL}/policy")).status_code == 200
+        assert (await api.client.delete(f"{VERSIONS}/v1")).status_code == 200
