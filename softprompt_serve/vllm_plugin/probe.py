@@ -75,6 +75,11 @@ def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
             "A KV connector (--kv-transfer-config) may hash tokens without our salt; remove it.",
         ),
         (
+            config.lora_config is not None,
+            "--enable-lora changes how tokens are embedded, which the start-up probe can't follow yet; "
+            "remove it, or merge the adapter into the model.",
+        ),
+        (
             _is_on(environ, "VLLM_USE_RUST_FRONTEND"),
             "VLLM_USE_RUST_FRONTEND bypasses plugins; unset it.",
         ),

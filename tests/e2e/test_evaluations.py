@@ -118,7 +118,7 @@ def lm_eval(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model", "path", "more"),
+    ("through", "path", "more"),
     [
         ("local-chat-completions", "chat/completions", ""),
         ("local-completions", "completions", ",tokenizer_backend=None"),
@@ -131,7 +131,7 @@ def test_lm_eval_itself_runs_against_a_version_and_its_results_are_evidence(
     evaluate: Evaluate,
     admin: Admin,
     tmp_path: Path,
-    model: str,
+    through: str,
     path: str,
     more: str,
 ) -> None:
@@ -143,7 +143,7 @@ def test_lm_eval_itself_runs_against_a_version_and_its_results_are_evidence(
     chat = path.startswith("chat")
     subprocess.run(
         [
-            *(lm_eval, "run", "--model", model),
+            *(lm_eval, "run", "--model", through),
             "--model_args",
             f"model=support@v3,base_url={server.url}/v1/{path},num_concurrent=8{more}",
             *("--tasks", "demo_tickets", "--include_path", str(tmp_path)),

@@ -25,6 +25,7 @@ def config(**changes: Any) -> Any:
         "worker_extension_cls": EXTENSION,
         "data_parallel_size": 1,
         "kv_transfer_config": None,
+        "lora_config": None,
     } | changes
     return SimpleNamespace(
         model_config=SimpleNamespace(enable_prompt_embeds=given["enable_prompt_embeds"]),
@@ -33,6 +34,7 @@ def config(**changes: Any) -> Any:
             data_parallel_size=given["data_parallel_size"],
         ),
         kv_transfer_config=given["kv_transfer_config"],
+        lora_config=given["lora_config"],
     )
 
 
@@ -49,6 +51,10 @@ def refusal(**given: Any) -> str:
         check(**given)
     assert caught.value.code == "bad_configuration"
     return caught.value.message
+
+
+def test_adapters_are_refused_before_the_probe_would_fail() -> None:
+    assert "--enable-lora" in refusal(lora_config=SimpleNamespace(max_loras=1))
 
 
 def test_a_configuration_in_order_passes() -> None:
