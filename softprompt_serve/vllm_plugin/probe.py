@@ -76,8 +76,7 @@ def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
         ),
         (
             config.lora_config is not None,
-            "--enable-lora changes how tokens are embedded, which the start-up probe can't follow yet; "
-            "remove it, or merge the adapter into the model.",
+            "--enable-lora breaks the start-up probe; remove it, or merge the adapter.",
         ),
         (
             _is_on(environ, "VLLM_USE_RUST_FRONTEND"),
