@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from softprompt_serve.settings import Settings
 
@@ -37,8 +39,12 @@ def unknown_variables(names: Iterable[str]) -> set[str]:
 
 
 def serve_flags(arguments: list[str]) -> Any:
-    """vLLM's own parser takes the arguments; returns what it made of them."""
-    return _parser().parse_args(arguments)
+    """vLLM's own parser takes the arguments; returns what it made of them.
+
+    It loads plugins on the way. Ours would patch this process, in which others look at what is unpatched.
+    """
+    with mock.patch.dict(os.environ, {"VLLM_PLUGINS": ""}):
+        return _parser().parse_args(arguments)
 
 
 @functools.cache

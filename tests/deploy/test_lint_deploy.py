@@ -33,7 +33,7 @@ def test_what_is_wrong_is_said_and_counted(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_tool_that_is_not_there_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendered.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(rendered, "packaged", lambda *_: None)
     assert lint_deploy.run([("it", lambda: lint_deploy.kubernetes("cpu"))]) == 1
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from e2e.conftest import TICKET
 from e2e.harness import Admin, Server
+from e2e.reference import safetensors_bytes
 from e2e.test_metrics import Page, eventually
 from e2e.test_rollouts import chat
 from observability.prometheus import Prometheus, running
@@ -123,12 +125,15 @@ def stepwise(admin: Admin, prompt: str) -> None:
 
 
 def swap(admin: Admin) -> None:
-    """`support` changes its version under way, and back; a tensor is loaded again."""
+    """`support` changes its version under way, and back; a tensor is loaded that no other shares."""
     for version in ("v3", "v2"):
         admin.alias("support", "production", version)
         chat(admin, "support")
+    rows = torch.randn(20, 576) * 0.02
+    name = f"loaded-{uuid.uuid4().hex[:6]}"
+    admin.imported(name, safetensors_bytes(rows))
     for resident in (False, True):
-        path = "/prompts/support/versions/v3/residency"
+        path = f"/prompts/{name}/versions/v1/residency"
         assert admin.http.put(path, json={"resident": resident}).status_code == 200
 
 

@@ -142,9 +142,10 @@ async def test_of_a_prompt_of_texts_alone_nothing_is_asked(serve: Serve) -> None
 async def test_a_baseline_that_is_gone_fails(serve: Serve) -> None:
     async with serve() as api:
         digests = await compared(api)
-        await api.client.put(f"{URL}/policy", json=POLICY)
+        await api.alias("v1", "text")
+        await api.client.put(f"{URL}/policy", json={**POLICY, "baseline": "text"})
         await send(api, evaluated(digests))
-        await api.client.delete(f"{VERSIONS}/v1")
+        await api.client.delete(f"{URL}/aliases/text")
         body = await gates(api)
         assert (body["promotable"], body["baseline"]) == (False, None)
 
