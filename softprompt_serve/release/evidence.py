@@ -10,29 +10,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from softprompt_serve.release.records import BaseModelIdentity
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Source = Literal["run", "lm-eval", "inspect"]
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What was served when a run was made; None is unknown.
-
-    Attributes:
-        name: ``owner/name`` or a directory.
-        revision: a commit, branch or tag.
-        fingerprint: of the weights.
-        tokenizer_fingerprint: of the tokenizer.
-        chat_template_sha256: of the chat template's text.
-    """
-
-    name: str | None = None
-    revision: str | None = None
-    fingerprint: str | None = None
-    tokenizer_fingerprint: str | None = None
-    chat_template_sha256: str | None = None
+Base = BaseModelIdentity
+"""What was served when a run was made."""
 
 
 @dataclass(frozen=True, slots=True)

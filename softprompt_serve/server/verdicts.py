@@ -6,13 +6,12 @@ Reads alone. Blocking: call it in a thread.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from softprompt_serve.registry.evidence import Evidence
 from softprompt_serve.registry.policies import Policies
 from softprompt_serve.registry.snapshot import PRODUCTION
-from softprompt_serve.release.evidence import Base
 from softprompt_serve.release.gates import Subject, Verdict, judge
 from softprompt_serve.release.guarding import asks, default_policy
 
@@ -99,7 +98,7 @@ def judged(service: Service, prompt: Prompt, version: Version) -> Judged:
         candidate,
         baseline,
         runs,
-        served=Base(**asdict(service.served.identity)),
+        served=service.served.identity,
         now=now,
         versions=[_subject(one) for one in prompt.versions.values()],
         declared=service.labels.cohorts,
