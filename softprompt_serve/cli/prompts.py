@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command("import")(import_)
     app.command("list")(list_)
-    for command in (show, alias, unalias, load, unload, remove, residency, audit):
+    for command in (show, alias, unalias, verify, load, unload, remove, residency, audit):
         app.command()(command)
 
 
@@ -169,6 +169,26 @@ def unalias(
     """Forget an alias."""
     with connected(url, token, as_json=as_json) as session:
         session.show(session.api.change("DELETE", alias_path(prompt, name)), views.removed)
+
+
+def verify(
+    label: Label,
+    *,
+    reason: Reason = None,
+    force: Force = False,
+    url: Url = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Let a version have traffic on the base model that is served now.
+
+    It is judged by its prompt's policy on evidence for that base model. A version whose evaluation
+    passes is let through by itself; this says what is missing.
+    """
+    with connected(url, token, as_json=as_json) as session:
+        path = f"{version_path(*split_label(label))}/verify"
+        body = given(reason=reason, force=force or None)
+        session.show(session.api.change("POST", path, json_body=body), views.verified)
 
 
 def load(label: Label, url: Url = None, token: Token = None, as_json: Json = False) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from softprompt_serve.cli.document_views import rules, shadow, share
 from softprompt_serve.cli.gate_views import gates
-from softprompt_serve.cli.views import Data, as_text, new_grid, new_table
+from softprompt_serve.cli.views import Data, as_text, new_grid, new_table, unverified
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -123,6 +123,7 @@ def _heading(data: Data) -> RenderableType:
         facts["controller"] = Text(found["reason"])
         if found["trouble"] is not None:
             facts["trouble"] = Text(found["trouble"], style="red")
+    facts |= unverified(data.get("unverified", {}), data)
     if data["applied"]:
         facts["applied"] = Text("yes", style="green")
     else:

@@ -32,8 +32,18 @@ def prompts(data: Data) -> RenderableType:
 def prompt(data: Data) -> RenderableType:
     """One prompt: its aliases and versions."""
     aliases = ", ".join(f"{name} → {target}" for name, target in sorted(data["aliases"].items()))
-    lines = new_grid({"prompt": data["name"], "aliases": aliases or "none"})
+    facts = {"prompt": data["name"], "aliases": aliases or "none"}
+    facts |= unverified({v["version"]: v.get("unverified") for v in data["versions"]}, data)
+    lines = new_grid(facts)
     return Group(lines, _version_table(data["versions"], with_prompt=False))
+
+
+def unverified(whys: Mapping[str, str | None], data: Data) -> Data:
+    """Which versions the served base model is not known to suit, and who answers for them."""
+    said = [f"{name} was {why}" for name, why in whys.items() if why]
+    if not said:
+        return {}
+    return {"unverified": "\n".join((*said, f"{data.get('stand_in') or 'nobody'} answers for it"))}
 
 
 def version(data: Data) -> RenderableType:
@@ -49,6 +59,8 @@ def version(data: Data) -> RenderableType:
         "digest": data["digest"],
         "created": _by(data["created_at"], data["created_by"]),
     }
+    if data.get("unverified"):
+        facts["unverified"] = f"it was {data['unverified']}"
     if data["text"] is not None:
         facts["text"] = data["text"]
     if approvals := data.get("approvals"):
@@ -92,6 +104,11 @@ def removed(data: Data) -> RenderableType:
 def state(data: Data) -> RenderableType:
     """A version's whereabouts after a load or unload."""
     return Text(f"{data['prompt']}@{data['version']} is ").append_text(_state(data))
+
+
+def verified(data: Data) -> RenderableType:
+    """That a version may have traffic."""
+    return Text(f"{data['prompt']}@{data['version']} is verified on the served base model")
 
 
 def residency(data: Data) -> RenderableType:

@@ -62,6 +62,11 @@ async def prompt_page(service: Service, name: str) -> PromptPage:
     seen = await rolling.look(service, name)
     rollout = RolloutOut.of(name, seen.view.rollout, seen)
     notes.add(rollout.note)
+    for version, why in rollout.unverified.items():
+        instead = f"{rollout.stand_in} answers" if rollout.stand_in else "nobody answers"
+        notes.add(
+            f"{version} is unverified on this base model, and {instead} for it: it was {why}."
+        )
     tallies: list[Tally] | None = None
     if rollout.epoch:
         reading = asyncio.to_thread(service.tallies.read, name, REQUESTS, rollout.epoch)

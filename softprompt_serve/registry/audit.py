@@ -29,7 +29,7 @@ class AuditEntry:
         at: RFC 3339, UTC.
         actor: who asked for it, or None.
         action: ``version.imported``, ``version.restored``, ``version.removed``,
-            ``version.wanted``, ``version.unwanted``, ``alias.set``, ``alias.removed``,
+            ``version.wanted``, ``version.unwanted``, ``version.accepted``, ``alias.set``, ``alias.removed``,
             ``rollout.set``, ``rollout.weights``, ``rollout.advanced``, ``rollout.paused``,
             ``rollout.resumed``, ``rollout.promoted``, ``rollout.rolled_back``,
             ``rollout.removed``, ``evaluation.add``, ``policy.set`` or ``policy.remove``.

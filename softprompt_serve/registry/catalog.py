@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import select
 
 from softprompt_serve.errors import Conflict, NotFound
+from softprompt_serve.registry.acceptances import accept
 from softprompt_serve.registry.audit import AuditEntry, Change, entries, state, step
 from softprompt_serve.registry.database import Database
 from softprompt_serve.registry.guard import check_alias, check_not_baseline
@@ -27,11 +28,13 @@ from softprompt_serve.registry.tables import (
     now,
     to_json,
 )
+from softprompt_serve.release.drift import Acceptance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from softprompt_serve.registry.guard import Pass
+    from softprompt_serve.release.drift import Prints
 
 
 class Catalogue:
@@ -85,13 +88,15 @@ class Catalogue:
         content: ContentMeta,
         record: Mapping[str, Any],
         actor: str | None = None,
+        *,
+        accepted_on: Prints | None = None,
     ) -> tuple[Version, bool]:
         """Add an immutable version; returns it and whether it is new.
 
         The same content under the same name is the version that exists, and so is the same
         content without a name; its record stays as it was. Without a name a new content becomes
         ``v<k+1>``. A removed version's name takes only the content it had, which restores it
-        with the new record.
+        with the new record. ``accepted_on`` is the base model that it came for, if that is known.
 
         Raises:
             BadRequest: ``invalid_name``.
@@ -123,6 +128,8 @@ class Catalogue:
             row.fill(content)
             row.record, row.created_by = to_json(record), actor
             session.add(row)
+            if accepted_on is not None:
+                accept(session, prompt, version, Acceptance(accepted_on, "imported"), actor)
             detail = {"digest": content.digest, "kind": content.kind}
             step(session, Change(actor, action, prompt, version, detail))
             return row.value(), True

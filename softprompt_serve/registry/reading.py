@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
+from softprompt_serve.registry.acceptances import acceptances
 from softprompt_serve.registry.audit import state
 from softprompt_serve.registry.snapshot import Prompt, Snapshot
 from softprompt_serve.registry.tables import AliasRow, AuditRow, RolloutRow, VersionRow
@@ -67,9 +68,11 @@ def _prompts(session: Session, names: Collection[str] | None) -> dict[str, Promp
         return query if names is None else query.where(prompt.in_(names))
 
     versions: dict[str, dict[str, Version]] = {}
+    accepted = acceptances(session, names)
     live = select(VersionRow).where(VersionRow.removed_at.is_(None)).order_by(VersionRow.id)
     for row in session.scalars(of(live, VersionRow.prompt)):
-        versions.setdefault(row.prompt, {})[row.name] = row.value()
+        known = accepted.get((row.prompt, row.name), ())
+        versions.setdefault(row.prompt, {})[row.name] = row.value(known)
     aliases: dict[str, dict[str, str]] = {prompt: {} for prompt in versions}
     for alias in session.scalars(of(select(AliasRow).order_by(AliasRow.name), AliasRow.prompt)):
         aliases[alias.prompt][alias.name] = alias.version

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from softprompt_serve.artifact.content import Kind
+    from softprompt_serve.release.drift import Acceptance
     from softprompt_serve.rollout.spec import RolloutSpec
     from softprompt_serve.router.plan import Plan
 
 PRODUCTION = "production"
+NOBODY = "-"
+"""Stands for no version, where a share of the traffic is refused; no version can be named so."""
 
 RolloutState = Literal["static", "pending", "progressing", "paused", "promoted", "rolled_back"]
 
@@ -38,6 +41,7 @@ class Version:
         created_at: RFC 3339, UTC.
         created_by: who imported it, or None.
         record: the release record as plain JSON data.
+        accepted: the base models on which it was found good.
     """
 
     prompt: str
@@ -52,6 +56,7 @@ class Version:
     created_at: str
     created_by: str | None
     record: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    accepted: tuple[Acceptance, ...] = field(default=(), compare=False)
 
     @property
     def label(self) -> str:
@@ -93,22 +98,47 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class Shield:
+    """Versions of a prompt that are not known to be good on the served base model.
+
+    Attributes:
+        unverified: why, by version.
+        stand_in: the version that answers instead, or None: then requests are refused.
+        most: share of the traffic that such a version may have of a split.
+    """
+
+    unverified: Mapping[str, str]
+    stand_in: str | None = None
+    most: float = 0.0
+
+
+NO_SHIELD = Shield(MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A name with its versions, aliases and rollout.
 
-    ``versions`` keeps creation order; ``aliases`` maps an alias to a version's name.
+    Attributes:
+        versions: by name, in the order of their making.
+        aliases: alias → version.
+        rollout: how its traffic is split, or None.
+        shield: why some versions take no traffic here, where there are any.
     """
 
     name: str
     versions: Mapping[str, Version]
     aliases: Mapping[str, str]
     rollout: Rollout | None = None
+    shield: Shield | None = None
 
     def serving(self) -> list[Version]:
-        """Versions that the prompt's own name can mean now: production, arms, rules, shadow."""
+        """Versions that the prompt's own name can mean now: production, arms, rules, shadow, stand-in."""
         names = {self.aliases.get(PRODUCTION)}
         if self.rollout is not None and self.rollout.spec is not None:
             names |= self.rollout.spec.versions()
+        if self.shield is not None:
+            names.add(self.shield.stand_in)
         return [version for name, version in self.versions.items() if name in names]
 
     def find(self, selector: str) -> Version | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from softprompt_serve.artifact.content import Kind
     from softprompt_serve.registry.snapshot import RolloutState
+    from softprompt_serve.release.drift import Acceptance
 
 
 class ContentMeta(Protocol):
@@ -103,8 +104,8 @@ class VersionRow(Base):
         self.dtype, self.wanted = content.dtype, True
         self.created_at, self.removed_at = now(), None
 
-    def value(self) -> Version:
-        """The row as a plain value."""
+    def value(self, accepted: tuple[Acceptance, ...] = ()) -> Version:
+        """The row as a plain value, with what other rows say of it."""
         return Version(
             prompt=self.prompt,
             version=self.name,
@@ -118,6 +119,7 @@ class VersionRow(Base):
             created_at=self.created_at,
             created_by=self.created_by,
             record=MappingProxyType(json.loads(self.record)),
+            accepted=accepted,
         )
 
 

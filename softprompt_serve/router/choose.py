@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from softprompt_serve.errors import NotFound, Unavailable
-from softprompt_serve.registry.snapshot import PRODUCTION
+from softprompt_serve.registry.snapshot import NOBODY, PRODUCTION
 from softprompt_serve.router.ask import DEFAULT, Ask
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def choose(
     Raises:
         NotFound: ``prompt_not_found``, ``version_not_found`` or ``no_production_version``.
         Unavailable: ``version_unloaded`` if the version was unloaded on purpose,
-            ``arm_not_resident`` if the arm is not resident here and ``absent`` refuses it.
+            ``version_unverified`` if it is not known to be good on the served base model and no
+            other can stand in, ``arm_not_resident`` if the arm is not resident here and ``absent``
+            refuses it.
     """
     name, selector = split_model(model)
     prompt = snapshot.prompt(name)
@@ -109,6 +111,8 @@ def choose(
         )
     rule, split = rollout.plan.find(ask)
     arm = split.pick(ask.key)
+    if arm == NOBODY:
+        raise _unverified(prompt)
     passed_over = None
     version = _found(prompt, arm, asked=True)
     if not resident(version):
@@ -157,12 +161,26 @@ def _pinned(prompt: Prompt, model: str, selector: str | None, ask: Ask) -> Decis
 
 def _found(prompt: Prompt, arm: str, *, asked: bool) -> Version:
     version = prompt.find(arm)
+    if version is None and prompt.aliases.get(arm) == NOBODY:
+        raise _unverified(prompt)
     if version is None:
         raise _unknown(prompt.name, arm, asked=asked)
     if not version.wanted:
         msg = f"`{version.label}` is unloaded; load it before sending it traffic."
         raise Unavailable(msg, code="version_unloaded", param="model", retry_after=5)
     return version
+
+
+def _unverified(prompt: Prompt) -> Unavailable:
+    shield = prompt.shield
+    whys = (
+        [] if shield is None else [f"{name} was {why}" for name, why in shield.unverified.items()]
+    )
+    msg = (
+        f"No version of `{prompt.name}` that could answer is verified on the served base model, and "
+        f"no hard version stands in ({'; '.join(whys)})."
+    )
+    return Unavailable(msg, code="version_unverified", param="model", retry_after=None)
 
 
 def _unknown(name: str, arm: str, *, asked: bool) -> NotFound:

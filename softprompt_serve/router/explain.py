@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from softprompt_serve.registry.snapshot import PRODUCTION
+from softprompt_serve.registry.snapshot import NOBODY, PRODUCTION
 from softprompt_serve.router.choose import split_model
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def trace(
     pinned = selector if ask.pinned is None else ask.pinned
     if pinned is not None:
         return _pinned(prompt, pinned, selector)
-    steps = ["pinned: no"]
+    steps = ["pinned: no", *_shielded(prompt)]
     if prompt.rollout is None or prompt.rollout.plan is None:
         steps.append("rollout: none")
         return _ending(prompt, PRODUCTION, steps)
@@ -110,8 +110,16 @@ def _ruled(plan: Plan, ask: Ask, steps: list[str]) -> Split:
     return plan.split
 
 
+def _shielded(prompt: Prompt) -> list[str]:
+    """What the served base model keeps from answering, and who answers instead."""
+    if (shield := prompt.shield) is None:
+        return []
+    instead = f"{shield.stand_in} stands in" if shield.stand_in else "nobody stands in"
+    return [f"verification: {name} was {why}; {instead}" for name, why in shield.unverified.items()]
+
+
 def _pinned(prompt: Prompt, pinned: str, selector: str | None) -> Trace:
-    steps = [f"pinned: `{pinned}`"]
+    steps = [f"pinned: `{pinned}`", *(_shielded(prompt) if pinned in prompt.aliases else ())]
     if selector is not None and prompt.find(pinned) != prompt.find(selector):
         return Trace((*steps, f"refused: the model's name says `{selector}`"), None)
     return _ending(prompt, pinned, steps)
@@ -119,6 +127,8 @@ def _pinned(prompt: Prompt, pinned: str, selector: str | None) -> Trace:
 
 def _ending(prompt: Prompt, selector: str, steps: list[str]) -> Trace:
     version = prompt.find(selector)
+    if NOBODY in {selector, prompt.aliases.get(selector)}:
+        return Trace((*steps, "refused: nothing that is verified could answer"), None)
     if version is None:
         return Trace((*steps, f"refused: there is no version or alias `{selector}`"), None)
     if selector != version.version:

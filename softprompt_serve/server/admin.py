@@ -20,6 +20,7 @@ from softprompt_serve.server.scope import error_response
 from softprompt_serve.server.service import Service
 from softprompt_serve.server.state import AppState
 from softprompt_serve.server.upload import read_artifact
+from softprompt_serve.server.verifying import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -190,6 +191,19 @@ async def remove_version(
     return schemas.RemovedVersion(removed=f"{name}@{version}", draining=not freed)
 
 
+@router.post("/prompts/{name}/versions/{version}/verify")
+async def verify_version(
+    name: schemas.Name,
+    version: schemas.VersionName,
+    service: Serving,
+    body: schemas.ForceIn | None = None,
+    actor: Actor = None,
+) -> schemas.VersionOut:
+    """Accept a version on the served base model; 409 with each failed gate if evidence is short."""
+    force = None if body is None else body.forced
+    return schemas.VersionOut.of(service, await verify(service, name, version, actor, force))
+
+
 @router.put("/prompts/{name}/versions/{version}/residency")
 async def set_residency(
     name: schemas.Name,
@@ -219,6 +233,7 @@ async def set_alias(
         version=version.version,
         digest=version.digest,
         previous=previous,
+        unverified=service.verifying.why(version),
     )
 
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+
+class Companion(Protocol):
+    """What runs beside a service for as long as it does."""
+
+    async def start(self) -> None:
+        """Begin; must not wait for anything that may be down."""
+
+    async def stop(self) -> None:
+        """End."""
 
 
 class Background:

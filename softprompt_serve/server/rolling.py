@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import SoftpromptError, Unavailable
 from softprompt_serve.registry.rollouts import View
-from softprompt_serve.registry.snapshot import PRODUCTION
+from softprompt_serve.registry.snapshot import NO_SHIELD, PRODUCTION
 from softprompt_serve.server.promotion import admitted
+from softprompt_serve.server.verifying import verify
 from softprompt_serve.telemetry.operations import operation
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from softprompt_serve.registry.moves import Move
     from softprompt_serve.registry.replicas import Replica
-    from softprompt_serve.registry.snapshot import Rollout, Version
+    from softprompt_serve.registry.snapshot import Rollout, Shield, Version
     from softprompt_serve.registry.tallies import Tally
     from softprompt_serve.server.promotion import Force
     from softprompt_serve.server.service import Service
@@ -34,12 +35,14 @@ class Seen:
         replicas: those that are alive.
         tallies: what they counted of the present comparison.
         note: why it may be out of date, or None.
+        shield: which versions get no traffic here.
     """
 
     view: View
     replicas: list[Replica]
     tallies: list[Tally]
     note: str | None = None
+    shield: Shield = NO_SHIELD
 
 
 async def change(
@@ -91,6 +94,8 @@ async def _make(
     make_it = partial(service.rollouts.make, prompt, move, if_match=if_match, actor=actor)
     rollout, _ = await admitted(service, prompt, lambda granted: make_it(granted=granted), force)
     await service.feed.refresh()
+    if force is not None:
+        await verify(service, prompt, PRODUCTION, actor, force)
     return rollout
 
 
@@ -118,7 +123,7 @@ async def look(service: Service, prompt: str) -> Seen:
         known = service.find_prompt(prompt)
         note = f"This is what this server saw last, and nothing is known of others. {error.message}"
         view = View(known.rollout, known.aliases.get(PRODUCTION), None, None)
-        return Seen(view, [], [], note)
+        return Seen(view, [], [], note, service.verifying.shield(prompt))
 
 
 def _read(service: Service, prompt: str) -> Seen:
@@ -127,7 +132,7 @@ def _read(service: Service, prompt: str) -> Seen:
     tallies: list[Tally] = []
     if view.rollout is not None and view.rollout.step is not None:
         tallies = service.tallies.read(prompt, "requests", view.rollout.epoch)
-    return Seen(view, replicas, tallies)
+    return Seen(view, replicas, tallies, shield=service.verifying.shield(prompt))
 
 
 @asynccontextmanager

@@ -85,6 +85,12 @@ class RolloutOut(Shape):
     applied: bool = Field(description="Every live replica is there.")
     observed: list[ReplicaOut]
     note: str | None = Field(None, description="Why this may be out of date.")
+    unverified: dict[str, str] = Field(
+        default_factory=dict,
+        description="Versions that are not known to be good on the served base model, and why: they "
+        "get no more traffic than the policy allows, whatever their weights say.",
+    )
+    stand_in: str | None = Field(None, description="Who answers for them; null: nobody.")
 
     @classmethod
     def of(cls, prompt: str, rollout: Rollout | None, seen: Seen) -> RolloutOut:
@@ -113,6 +119,8 @@ class RolloutOut(Shape):
             applied=bool(observed) and all(replica.applied for replica in observed),
             observed=observed,
             note=seen.note,
+            unverified=dict(seen.shield.unverified),
+            stand_in=seen.shield.stand_in,
         )
 
 

@@ -217,7 +217,7 @@ async def explain(
 ) -> shapes.ExplainOut:
     """What this server would answer a request with, and why; refused as that request would be."""
     ask = _ask(body or shapes.ExplainIn(), service.labels)
-    snapshot, residency = service.snapshot, service.residency
+    snapshot, residency = service.traffic, service.residency
     absent = service.settings.arm_not_resident
     decision = choose(snapshot, name, ask, resident=residency.is_resident, absent=absent)
     told = trace(snapshot, name, ask, resident=residency.is_resident, absent=absent)

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from softprompt_serve.release.records import stored_record
 from softprompt_serve.server.promotion import Force
-from softprompt_serve.server.service import residency_of
 
 if TYPE_CHECKING:
     from softprompt_serve.registry.audit import AuditEntry
@@ -77,6 +76,11 @@ class VersionOut(Shape):
     text: str | None
     state: Literal["resident", "stored", "unloaded"]
     reason: str | None = Field(None, description="Why it is not resident, if known.")
+    unverified: str | None = Field(
+        None,
+        description="Why it is not known to be good on the served base model: then it gets no more "
+        "traffic than the policy allows, and the prompt's `stand_in` answers.",
+    )
     aliases: list[str]
     created_at: str
     created_by: str | None
@@ -108,7 +112,8 @@ class VersionOut(Shape):
             created_by=version.created_by,
             record=record.to_json(),
             record_missing=record.missing(),
-            **residency_of(service, version),
+            unverified=service.verifying.why(version),
+            **_residency_of(service, version),
         )
 
 
@@ -117,13 +122,19 @@ class PromptOut(Shape):
 
     name: str
     aliases: dict[str, str]
+    stand_in: str | None = Field(None, description="Who answers for versions that are unverified.")
     versions: list[VersionOut]
 
     @classmethod
     def of(cls, service: Service, prompt: Prompt) -> PromptOut:
         """From the snapshot."""
         versions = [VersionOut.of(service, v) for v in prompt.versions.values()]
-        return cls(name=prompt.name, aliases=dict(prompt.aliases), versions=versions)
+        return cls(
+            name=prompt.name,
+            aliases=dict(prompt.aliases),
+            stand_in=service.verifying.shield(prompt.name).stand_in,
+            versions=versions,
+        )
 
 
 class PromptList(Shape):
@@ -178,6 +189,7 @@ class AliasOut(Shape):
     version: str
     digest: str
     previous: str | None
+    unverified: str | None = Field(None, description="Why the version gets no traffic yet.")
 
 
 class ResidencyIn(Shape):
@@ -223,3 +235,12 @@ class ServerOut(Shape):
     prices: dict[str, float | None] = Field(description="USD per million tokens of each sort.")
     catalogue_revision: int
     probe: dict[str, Any]
+
+
+def _residency_of(service: Service, version: Version) -> dict[str, Any]:
+    """What the API says about a version's whereabouts."""
+    if not version.wanted:
+        return {"state": "unloaded"}
+    if service.residency.is_resident(version):
+        return {"state": "resident"}
+    return {"state": "stored", "reason": service.unloadable.get(version.label)}

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import BadRequest, Conflict
+from softprompt_serve.release.drift import Prints, drift
 from softprompt_serve.router.ask import OTHER
 
 if TYPE_CHECKING:
     from softprompt_serve.artifact import Limits
-    from softprompt_serve.release.records import BaseModelIdentity
+    from softprompt_serve.release.records import BaseModelIdentity, ReleaseRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,13 @@ class Served:
     limits: Limits
     soft_refused: str | None = None
     siblings: bool = False
+
+    def fits(self, record: ReleaseRecord) -> Prints | None:
+        """The served base model, if the record of a version that comes does not contradict it."""
+        on = Prints.of(self.identity)
+        return (
+            on if drift(record.to_json(), (), self.identity) is None and any(on.parts()) else None
+        )
 
     def check_kind(self, kind: str) -> None:
         """Refuse soft versions on a model that gets none.

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import Conflict, NotFound, SoftpromptError
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
@@ -19,6 +19,7 @@ from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
 from softprompt_serve.server.promotion import admitted
 from softprompt_serve.server.residency import Residency, restore_all
+from softprompt_serve.server.verifying import Verifying, verify
 from softprompt_serve.shadow.ledger import Ledger
 from softprompt_serve.telemetry.channel import Events
 from softprompt_serve.telemetry.events import Applied, Seen
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from softprompt_serve.release.records import ReleaseRecord
     from softprompt_serve.rollout.cost import Prices
     from softprompt_serve.router.ask import Labels
+    from softprompt_serve.server.background import Companion
     from softprompt_serve.server.promotion import Force
     from softprompt_serve.server.remembering import Remembering
     from softprompt_serve.server.served import Served
@@ -44,16 +46,6 @@ if TYPE_CHECKING:
     from softprompt_serve.shadow.capture import Capture
 
 logger = logging.getLogger(__name__)
-
-
-class Companion(Protocol):
-    """What runs beside a service for as long as it does."""
-
-    async def start(self) -> None:
-        """Begin; must not wait for anything that may be down."""
-
-    async def stop(self) -> None:
-        """End."""
 
 
 @dataclass(slots=True)
@@ -65,6 +57,9 @@ class Service:
         ledger: what is counted of shadows here.
         capture: what keeps a sample of their pairs, or None while content capture is off.
         remembering: what remembers answers for feedback, or None while that is off.
+        snapshot: the catalogue, as this server has applied it.
+        traffic: the same as requests meet it: without versions that the served base model has
+            made unsafe.
         unloadable: why a version is not resident, by its label.
         companions: started after the feed and stopped before it, in reverse.
     """
@@ -86,39 +81,44 @@ class Service:
     capture: Capture | None = None
     remembering: Remembering | None = None
     snapshot: Snapshot = EMPTY
+    traffic: Snapshot = EMPTY
     unloadable: dict[str, str] = field(default_factory=dict)
     companions: list[Companion] = field(default_factory=list)
     drains: Drains = field(init=False)
     ledger: Ledger = field(init=False)
+    verifying: Verifying = field(init=False)
 
     def __post_init__(self) -> None:
         """The drains work on this very service, and what is counted of shadows is told here."""
         self.drains = Drains(self)
         self.ledger = Ledger(self.events.emit)
+        self.verifying = Verifying(self)
 
     async def start(self) -> None:
         """Restore names and residency from the catalogue, then follow its changes."""
         await self.residency.refresh()
         self.snapshot = await asyncio.to_thread(self.catalogue.snapshot)
+        self.traffic = await asyncio.to_thread(self.verifying.look, self.snapshot)
         self._pin()
         await self._restore(self.snapshot.by_urgency())
         await self.feed.start()
         for companion in self.companions:
             await companion.start()
-        self.events.emit(Applied(self.snapshot))
+        self.events.emit(Applied(self.traffic))
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Follow a change, made here or elsewhere: load what new traffic needs, then switch."""
         self.events.emit(Seen(snapshot))
-        await self._restore(snapshot.in_production())
-        before, self.snapshot = self.snapshot, snapshot
+        traffic = await asyncio.to_thread(self.verifying.look, snapshot)
+        await self._restore(_needed(snapshot, traffic))
+        before, self.snapshot, self.traffic = self.snapshot, snapshot, traffic
         self._pin()
         self.drains.free_unused(before, snapshot)
-        self.events.emit(Applied(snapshot))
+        self.events.emit(Applied(traffic))
 
     async def restore_production(self) -> None:
         """Load what `production` names and the workers have lost, as far as the bank has room."""
-        await self._restore(self.snapshot.in_production())
+        await self._restore(_needed(self.snapshot, self.traffic))
 
     def find_prompt(self, name: str) -> Prompt:
         """The prompt of that name.
@@ -169,8 +169,9 @@ class Service:
                 await asyncio.to_thread(
                     self.store.put, content.digest, content.header, content.data
                 )
+                add = partial(self.catalogue.add_version, accepted_on=self.served.fits(record))
                 added, created = await asyncio.to_thread(
-                    self.catalogue.add_version, prompt, version, content, record.to_json(), actor
+                    add, prompt, version, content, record.to_json(), actor
                 )
                 # Another replica may just have deleted it, as the content of a version that left.
                 if not await asyncio.to_thread(self.store.has, content.digest):
@@ -208,6 +209,8 @@ class Service:
                     self, prompt, lambda granted: set_it(granted=granted), force
                 )
                 await self.feed.refresh()
+                if force is not None:
+                    await verify(self, prompt, version.version, actor, force)
             finally:
                 lease.release()
             told.update({"version": set_to.version, "previous": previous or ""})
@@ -287,13 +290,11 @@ class Service:
         self.unloadable = others | problems
 
     def _pin(self) -> None:
-        self.residency.pinned = frozenset(v.digest for v in self.snapshot.in_production())
+        needed = _needed(self.snapshot, self.traffic)
+        self.residency.pinned = frozenset(version.digest for version in needed)
 
 
-def residency_of(service: Service, version: Version) -> dict[str, Any]:
-    """What the API says about a version's whereabouts."""
-    if not version.wanted:
-        return {"state": "unloaded"}
-    if service.residency.is_resident(version):
-        return {"state": "resident"}
-    return {"state": "stored", "reason": service.unloadable.get(version.label)}
+def _needed(snapshot: Snapshot, traffic: Snapshot) -> list[Version]:
+    """What may be asked for by a prompt's own name, now or once its versions are verified."""
+    found = {version.label: version for version in snapshot.in_production()}
+    return list((found | {version.label: version for version in traffic.in_production()}).values())

@@ -91,7 +91,7 @@ class AppState:
 
     def _production_not_resident(self) -> list[str]:
         service = self.require_service()
-        found = (p.find(PRODUCTION) for p in service.snapshot.prompts.values())
+        found = (p.find(PRODUCTION) for p in service.traffic.prompts.values())
         return [
             version.label
             for version in found

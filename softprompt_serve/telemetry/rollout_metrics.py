@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from prometheus_client import Counter, Gauge
 
-from softprompt_serve.registry.snapshot import PRODUCTION, RolloutState
+from softprompt_serve.registry.snapshot import NOBODY, PRODUCTION, RolloutState
 from softprompt_serve.rollout.resolve import candidate_of
 from softprompt_serve.telemetry.metrics_board import Board
 
@@ -56,6 +56,12 @@ class RolloutMetrics:
             "version",
             mode="livemostrecent",
         )
+        self._unverified = board(
+            "unverified",
+            "Whether a version gets less traffic than it should, as it is not verified here.",
+            "version",
+            mode="livemostrecent",
+        )
         self._arm = board(
             "arm_info",
             "What an arm is in the rollout, by the `arm` that its requests carry.",
@@ -85,6 +91,14 @@ class RolloutMetrics:
                 for version, share in _shares(prompt)
             }
         )
+        self._unverified.show(
+            {
+                (prompt.name, version): 1.0
+                for prompt in prompts
+                if prompt.shield is not None
+                for version in prompt.shield.unverified
+            }
+        )
         self._arm.show({(prompt.name, *arm): 1.0 for prompt in prompts for arm in _roles(prompt)})
         self._state.show(
             {
@@ -107,20 +121,26 @@ def _state(prompt: Prompt) -> str:
     return NO_ROLLOUT if rollout is None or rollout.spec is None else rollout.state
 
 
+def _production(prompt: Prompt) -> str | None:
+    version = prompt.find(PRODUCTION)
+    return None if version is None else version.version
+
+
 def _shares(prompt: Prompt) -> Iterator[tuple[str, float]]:
     """Versions and their shares of the split, from 0 to 1; all of it is production's without one."""
     rollout = prompt.rollout
     if rollout is not None and rollout.plan is not None:
         total = sum(rollout.weights.values())
         for version, weight in rollout.weights.items():
-            yield version, weight / total if total else 0.0
-    elif (production := prompt.aliases.get(PRODUCTION)) is not None:
+            if version != NOBODY:
+                yield version, weight / total if total else 0.0
+    elif (production := _production(prompt)) is not None:
         yield production, 1.0
 
 
 def _roles(prompt: Prompt) -> Iterator[tuple[str, str, str]]:
     """Version, the ``arm`` of requests that it answers by the prompt's own name, and role."""
-    production, rollout = prompt.aliases.get(PRODUCTION), prompt.rollout
+    production, rollout = _production(prompt), prompt.rollout
     if rollout is None or rollout.spec is None:
         if production is not None:
             yield production, PRODUCTION, "baseline"

@@ -134,7 +134,7 @@ class PromptedModels:
 
     def _knowing(self, is_base_model: Callable[[str], bool]) -> Callable[[str], bool]:
         def knows(model_name: str) -> bool:
-            if not names_prompt(self.service.snapshot, model_name):
+            if not names_prompt(self.service.traffic, model_name):
                 return is_base_model(model_name)
             scope = current()
             if scope.path in NAMES_ONLY:

@@ -87,7 +87,7 @@ class Resolver:
         if scope.decision is not None:
             return scope.decision
         service, model = self.service, request.model
-        if not model or not names_prompt(service.snapshot, model):
+        if not model or not names_prompt(service.traffic, model):
             if scope.pinned is not None:
                 msg = f"{PIN_HEADER} pins a version of a prompt, but `{model}` is none."
                 raise BadRequest(msg, code="version_needs_prompt", param=PIN_HEADER)
@@ -99,7 +99,7 @@ class Resolver:
             tokens = await self.measure(request)
         # No await between choosing and leasing: a removal waits for every lease it can see.
         decision = choose(
-            service.snapshot,
+            service.traffic,
             model,
             ask_of(request, scope, service.labels, tokens),
             resident=service.residency.is_resident,
@@ -170,7 +170,7 @@ def sticky_key(request: Any, scope: RequestScope) -> str:
 
 
 def _needs_tokens(service: Service, model: str, scope: RequestScope) -> bool:
-    plan = plan_for(service.snapshot, model, scope.pinned)
+    plan = plan_for(service.traffic, model, scope.pinned)
     return plan is not None and plan.needs_tokens
 
 

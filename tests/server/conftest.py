@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from softprompt_serve.release.records import BaseModelIdentity
     from softprompt_serve.server.service import Service
 
 V1 = "/softprompts/v1"
@@ -87,10 +88,14 @@ def serve(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Api]]:
         token: str | None = ADMIN_TOKEN,
         workers: FakeWorkers | None = None,
         root_path: str = "",
+        identity: BaseModelIdentity | None = None,
         **settings: Any,
     ) -> AsyncIterator[Api]:
         service = service_for_tests(
-            tmp_path, workers=workers, settings=settings_for_tests(tmp_path, **settings)
+            tmp_path,
+            workers=workers,
+            settings=settings_for_tests(tmp_path, **settings),
+            identity=identity,
         )
         app = app_for_tests(service)
         headers = {} if token is None else {"authorization": f"Bearer {token}"}

@@ -320,6 +320,7 @@ async def test_openapi_describes_every_route_its_errors_and_the_token(serve: Ser
             "/prompts/{name}/versions",
             "/prompts/{name}/versions/{version}",
             "/prompts/{name}/versions/{version}/residency",
+            "/prompts/{name}/versions/{version}/verify",
             "/prompts/{name}/versions/{version}/bundle",
             "/prompts/{name}/aliases/{alias}",
             "/prompts/{name}/rollout",
