@@ -9,6 +9,7 @@ MODEL ?=
 PORT ?= 8000
 ARGS ?=
 PYTEST ?=
+MINUTES ?= 30
 DEMO_MODEL ?= $(CURDIR)/.demo/model
 
 BIN := .venv/bin
@@ -17,7 +18,7 @@ INSTALLED := .venv-wheel/bin
 INSTALLED_ENV := PYTHONSAFEPATH=1 DEMO_MODEL="$(DEMO_MODEL)"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format docs train lock clean
+.PHONY: help serve test check lint format docs soak train lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -58,6 +59,11 @@ docs: ## Write docs/settings.md and the dashboards
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python -m softprompt_serve.settings_docs
 	@PYTHONPATH=deploy/grafana $(BIN)/python -m dashboards
+
+soak: ## Ask at random for MINUTES (30) while versions change, and check every answer
+	@$(PYTHON) scripts/bootstrap.py --with demo
+	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/soak.py --demo "$(DEMO_MODEL)" --minutes $(MINUTES)
 
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo

@@ -76,6 +76,18 @@ class Server:
         """Whether it is there."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Its process id, which is that of the session of all that it starts.
+
+        Raises:
+            RuntimeError: it has not been started.
+        """
+        if self._process is None:
+            msg = "The server has not been started."
+            raise RuntimeError(msg)
+        return self._process.pid
+
     def wait(self) -> int:
         """Its exit status, once it has ended."""
         return 0 if self._process is None else self._process.wait()

@@ -1,0 +1,1 @@
+"""Random traffic whose every answer is checked: what the soak and the differential test share."""

@@ -1,0 +1,45 @@
+"""A checkpoint that is quick to serve: two layers of random weights, and the demo's tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Final
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPE: Final = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 2,
+    "head_dim": 32,
+}
+_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def make(folder: Path, demo: Path, seed: int = 0) -> Path:
+    """Write the checkpoint; the same seed makes the same weights.
+
+    The weights are large enough for answers to depend on what was asked, and for one token to stand
+    out among the others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _FILES:
+        if (demo / name).exists():
+            shutil.copy(demo / name, folder / name)
+    given = json.loads((demo / "config.json").read_text())
+    config = AutoConfig.for_model(given.pop("model_type"), **(given | SHAPE))
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config).float()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=0.5 if "embed" in name else 1.5 * weight.shape[1] ** -0.5)
+    model.save_pretrained(folder)
+    return folder

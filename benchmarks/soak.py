@@ -1,0 +1,274 @@
+"""Is every answer the right one, and does the server last? Random traffic, changes, and an oracle.
+
+One server with a small bank and a small KV cache, so that versions are evicted and requests
+preempted. Callers ask at random (pinned or not, chat or completion, greedy or seeded, streamed, some
+go away in the middle) while versions are uploaded, swapped, split, unloaded and removed. Each answer
+is compared, distribution by distribution, with the same engine's on native embeddings of exactly the
+version that its headers name. What the processes hold is sampled meanwhile. Ends with an error if an
+answer was wrong, a request failed, or a lease or a row is held by nobody.
+
+    python benchmarks/soak.py --demo DIR --minutes 30           # a tiny model of random weights
+    python benchmarks/soak.py --demo DIR --answers 100000
+    python benchmarks/soak.py --demo DIR --model DIR            # the demo model itself
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from fire import tiny
+from fire.memory import Watch, slope
+from fire.oracle import Oracle, Tokens
+from fire.traffic import Traffic, together
+from fire.world import World
+from side_by_side import free_port, machine, wait_ready
+
+from softprompt_serve.demo.child import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BASE, TOKEN = "base", "a-token-for-benchmarks"
+ADMIN = "/softprompts/v1"
+SAMPLE_SECONDS = 5.0
+SAY_SECONDS = 30.0
+
+
+def command(options: argparse.Namespace, folder: Path, port: int) -> list[str]:
+    """What starts the server: chunks shorter than prompts, cache for a few requests."""
+    flags = [
+        *("--served-model-name", BASE, "--dtype", "float32", "--max-model-len", "1024"),
+        *("--max-num-seqs", "16", "--max-num-batched-tokens", "256", "--enforce-eager"),
+        *("--kv-cache-memory-bytes", str(options.cache_bytes), "--disable-uvicorn-access-log"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+    ]
+    return [sys.executable, "-m", "softprompt_serve.cli", "serve", str(folder), *flags]
+
+
+def environment(options: argparse.Namespace, home: Path) -> dict[str, str]:
+    """Gates off, so that versions are swapped at random; a bank for a part of them."""
+    return {
+        **os.environ,
+        "SOFTPROMPT_HOME": str(home),
+        "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
+        "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",
+        "SOFTPROMPT_PROMOTION_GATES": "off",
+        "SOFTPROMPT_BANK_ROWS": str(options.bank_rows),
+        "SOFTPROMPT_DRAIN_SECONDS": "5",
+    }
+
+
+class Run:
+    """One soak: the callers, who changes things, and who watches."""
+
+    def __init__(self, options: argparse.Namespace, url: str, folder: Path, session: int) -> None:
+        self.options = options
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
+        self.client = httpx.AsyncClient(base_url=url, timeout=300, trust_env=False, limits=limits)
+        self.admin = httpx.AsyncClient(
+            base_url=f"{url}{ADMIN}",
+            headers={"authorization": f"Bearer {TOKEN}"},
+            timeout=300,
+            trust_env=False,
+            limits=limits,
+        )
+        tokens, rng = Tokens(folder), random.Random(options.seed)
+        self.world = World(self.admin, tokens, rng)
+        oracle = Oracle(self.client, BASE, tokens)
+        self.oracle = oracle
+        self.traffic = Traffic(
+            client=self.client,
+            world=self.world,
+            oracle=oracle,
+            tokens=tokens,
+            rng=rng,
+            base=BASE,
+        )
+        self.watch = Watch(session)
+        self.begun = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def goes_on(self) -> bool:
+        """Until there are enough answers or the time is up."""
+        options, tally = self.options, self.traffic.tally
+        if options.answers is not None:
+            return tally.answers < options.answers
+        return self.seconds < options.minutes * 60
+
+    async def go(self) -> None:
+        """Everything at once, until it ends."""
+        await self.world.populate(8)
+        self.begun = time.monotonic()
+        callers = [self.traffic.run(self.goes_on) for _ in range(self.options.concurrency)]
+        await together([*callers, self._change(), self._sample()])
+
+    async def _change(self) -> None:
+        while self.goes_on():
+            await self.world.change()
+            await asyncio.sleep(self.options.change_seconds)
+
+    async def _sample(self) -> None:
+        said = 0.0
+        while self.goes_on():
+            self.watch.look(self.seconds)
+            if self.seconds - said > SAY_SECONDS:
+                said, tally = self.seconds, self.traffic.tally
+                print(
+                    f"  {self.seconds:.0f} s: {tally.answers} answers, {tally.mismatch} wrong, "
+                    f"{len(tally.failed)} failed, {sum(self.world.changes.values())} changes",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+    async def leftovers(self) -> dict[str, int]:
+        """What is held although nobody asks for anything any more."""
+        deadline = time.monotonic() + 30
+        while True:
+            found = (await self.admin.get("/residency")).json()
+            held = {
+                "leases": sum(found["leases"].values()),
+                "rows held by requests": sum(
+                    sum(worker.get("held", {}).values()) for worker in found["workers"]
+                ),
+            }
+            if not any(held.values()) or time.monotonic() > deadline:
+                return held
+            await asyncio.sleep(0.5)
+
+    async def counted(self) -> dict[str, int]:
+        """What the server counted: preemptions, evictions, cached tokens."""
+        text = (await self.client.get("/metrics")).text
+        names = {
+            "preemptions": "vllm:num_preemptions_total",
+            "evictions": "softprompt_bank_evictions_total",
+            "loads": "softprompt_bank_loads_total",
+            "tokens from the prefix cache": "vllm:prefix_cache_hits_total",
+        }
+        return {what: int(_sum(text, name)) for what, name in names.items()}
+
+    async def close(self) -> None:
+        await self.client.aclose()
+        await self.admin.aclose()
+
+
+def _sum(text: str, name: str) -> float:
+    return sum(float(v) for v in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+
+
+def report(run: Run, counted: dict[str, int], held: dict[str, int]) -> str:
+    """Markdown: what was asked, what came of it, what the processes held."""
+    tally, world = run.traffic.tally, run.world
+    rows = {
+        "answers compared": tally.answers,
+        "equal, token for token": tally.equal,
+        "equal until two tokens were as likely": tally.tie,
+        "**wrong**": tally.mismatch,
+        "held against another version's answer too": tally.controls,
+        "of those, noticed": tally.noticed,
+        "failed requests": len(tally.failed),
+        "callers that went away": tally.cancelled,
+        "versions that answered": len(tally.digests),
+        **{f"refused, `{code}`": count for code, count in sorted(tally.refused.items())},
+        **{f"changes, {what}": count for what, count in sorted(world.changes.items())},
+        **{f"changes refused, `{code}`": count for code, count in sorted(world.refused.items())},
+        **counted,
+        **{f"left over, {what}": count for what, count in held.items()},
+    }
+    setup = (
+        f"{run.seconds / 60:.1f} minutes, {run.options.concurrency} callers, seed "
+        f"{run.options.seed}, {run.oracle.asked} native answers to compare with.\n"
+    )
+    lines = [
+        setup,
+        "| | |",
+        "| --- | ---: |",
+        *(f"| {what} | {count} |" for what, count in rows.items()),
+        "",
+        "| process | RSS first, MiB | last | most | slope, MiB an hour | threads | open files |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, samples in run.watch.samples.items():
+        first, last = samples[0], samples[-1]
+        most = max(sample.rss_mib for sample in samples)
+        lines.append(
+            f"| {name.rpartition(' ')[0]} | {first.rss_mib:.0f} | {last.rss_mib:.0f} | {most:.0f} "
+            f"| {slope(samples):+.1f} | {first.threads} → {last.threads} "
+            f"| {first.files} → {last.files} |"
+        )
+    return "\n".join(lines)
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--demo", type=Path, required=True, help="folder of the demo model")
+    parser.add_argument("--model", type=Path, help="serve this one; else a tiny one is made")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--answers", type=int, help="stop after so many, not after a time")
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--change-seconds", type=float, default=0.25, help="between changes")
+    parser.add_argument("--bank-rows", type=int, default=1200)
+    parser.add_argument("--cache-bytes", type=int, default=5 * 2**20, help="of the KV cache")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(given)
+
+
+async def soak(options: argparse.Namespace, url: str, folder: Path, session: int) -> int:
+    """Run, print the report, and say how it went."""
+    run = Run(options, url, folder, session)
+    try:
+        await run.go()
+        held = await run.leftovers()
+        print(f"{report(run, await run.counted(), held)}\n\n{machine()}")
+    finally:
+        await run.close()
+    tally = run.traffic.tally
+    for line in (*tally.mismatches, *tally.failed[:20]):
+        print(line, file=sys.stderr)
+    return int(bool(tally.mismatch or tally.failed or any(held.values())))
+
+
+def watched(server: Server, url: str, then: Callable[[], int]) -> int:
+    """Wait until the server is ready, and say what it said if it fails."""
+    wait_ready(server, url)
+    try:
+        return then()
+    except BaseException:
+        print("\n".join(server.tail()), file=sys.stderr)
+        raise
+
+
+def main(given: list[str] | None = None) -> int:
+    """Serve, soak, report; 1 if anything was wrong."""
+    options = arguments(given)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder: Path = options.model or tiny.make(Path(scratch) / "tiny", options.demo)
+        port = free_port()
+        start = command(options, folder.absolute(), port)
+        log = Path(scratch) / "server.log"
+        with Server(start, environment(options, Path(scratch) / "home"), log) as server:
+            url = f"http://127.0.0.1:{port}"
+
+            def then() -> int:
+                result: Any = asyncio.run(soak(options, url, folder, server.pid))
+                return int(result)
+
+            return watched(server, url, then)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
