@@ -1,0 +1,123 @@
+"""What benchmarks share that ask one server of ours: starting it, and its versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import tempfile
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import safetensors.torch
+import torch
+from side_by_side import free_port, wait_ready
+
+from softprompt_serve.demo.child import Server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+BASE: Final = "base"
+TOKEN: Final = "a-token-for-benchmarks"  # noqa: S105 - of a server on the loopback interface
+ADMIN: Final = "/softprompts/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running server: where, its process id, and the model's shape."""
+
+    url: str
+    pid: int
+    hidden_size: int
+    vocabulary: int
+
+
+@contextmanager
+def serving(model: Path, *flags: str, **settings: Any) -> Iterator[Served]:
+    """Serve ``model`` until the end; ``settings`` are ours, such as ``bank_rows=4096``."""
+    config = json.loads((model / "config.json").read_text())
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "softprompt_serve.cli", "serve", str(model.absolute())),
+        *("--served-model-name", BASE, "--dtype", "float32", "--host", "127.0.0.1"),
+        *("--port", str(port), *flags),
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        given = {f"SOFTPROMPT_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {
+            "VLLM_CPU_KVCACHE_SPACE": "2",
+            **os.environ,
+            "SOFTPROMPT_HOME": str(Path(scratch) / "home"),
+            "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
+            "SOFTPROMPT_PROMOTION_GATES": "off",
+            **given,
+        }
+        with Server(command, environment, Path(scratch) / "server.log") as server:
+            url = f"http://127.0.0.1:{port}"
+            wait_ready(server, url)
+            yield Served(url, server.pid, config["hidden_size"], config["vocab_size"])
+
+
+class Caller:
+    """Callers of a server, users and publisher in one."""
+
+    def __init__(self, served: Served, client: httpx.AsyncClient, seed: int) -> None:
+        self.served = served
+        self.client = client
+        self.rng = random.Random(seed)
+        self._headers = {"authorization": f"Bearer {TOKEN}"}
+
+    def ids(self, count: int) -> list[int]:
+        """Random token ids."""
+        return [self.rng.randrange(100, self.served.vocabulary - 100) for _ in range(count)]
+
+    def rows(self, count: int) -> torch.Tensor:
+        """Random rows ``[count, hidden_size]``."""
+        return torch.randn(count, self.served.hidden_size) * 0.02
+
+    async def upload(self, prompt: str, version: str, rows: torch.Tensor) -> None:
+        """Make a version resident."""
+        data = safetensors.torch.save({"prompt_embeddings": rows})
+        answer = await self.client.post(
+            f"{ADMIN}/prompts/{prompt}/versions",
+            headers=self._headers,
+            files={"tensor": ("rows.safetensors", data)},
+            data={"version": version},
+        )
+        answer.raise_for_status()
+
+    async def alias(self, prompt: str, version: str, name: str = "production") -> None:
+        """Swap what an alias means; when this returns, new requests follow."""
+        answer = await self.client.put(
+            f"{ADMIN}/prompts/{prompt}/aliases/{name}",
+            headers=self._headers,
+            json={"version": version},
+        )
+        answer.raise_for_status()
+
+    def body(self, model: str, visible: list[int], output: int) -> bytes:
+        """A streamed completion, encoded."""
+        request = {
+            "model": model,
+            "prompt": visible,
+            "max_tokens": output,
+            "stream": True,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        return json.dumps(request).encode()
+
+
+@asynccontextmanager
+async def calling(served: Served, seed: int = 0) -> AsyncIterator[Caller]:
+    """Callers with a connection for each request: a server closes what idles."""
+    fresh = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(
+        base_url=served.url, timeout=600, trust_env=False, limits=fresh
+    ) as client:
+        yield Caller(served, client, seed)
