@@ -124,6 +124,13 @@ class Settings(TelemetrySettings):
             "other arms take it (`fallback`), or it is answered 503 (`unavailable`)."
         ),
     ] = "fallback"
+    warm_up: Annotated[
+        bool,
+        Field(
+            description="Send a version that comes into production through the engine once, so that "
+            "its virtual tokens are in the prefix cache before users come."
+        ),
+    ] = True
     list_versions: Annotated[
         bool, Field(description="List every `prompt@version` in `GET /v1/models`.")
     ] = True

@@ -40,11 +40,11 @@ class Healing:
     async def tick(self) -> None:
         """Load what traffic may need and is not resident, and tell the others of it."""
         service = self._service
-        failed = set(service.unloadable)
+        failed = set(service.keeping.unloadable)
         if not failed.intersection(v.label for v in service.snapshot.in_production()):
             return
         await service.restore_production()
-        if healed := sorted(failed - set(service.unloadable)):
+        if healed := sorted(failed - set(service.keeping.unloadable)):
             logger.info("Resident again: %s.", ", ".join(healed))
             service.events.emit(Applied(service.snapshot))
 

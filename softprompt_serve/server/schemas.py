@@ -243,4 +243,4 @@ def _residency_of(service: Service, version: Version) -> dict[str, Any]:
         return {"state": "unloaded"}
     if service.residency.is_resident(version):
         return {"state": "resident"}
-    return {"state": "stored", "reason": service.unloadable.get(version.label)}
+    return {"state": "stored", "reason": service.keeping.unloadable.get(version.label)}

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from softprompt_serve.errors import Conflict, NotFound, SoftpromptError
+from softprompt_serve.errors import Conflict, NotFound
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
 from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
+from softprompt_serve.server.keeping import Keeping
 from softprompt_serve.server.promotion import admitted
-from softprompt_serve.server.residency import Residency, restore_all
 from softprompt_serve.server.verifying import Verifying, verify
 from softprompt_serve.shadow.ledger import Ledger
 from softprompt_serve.telemetry.channel import Events
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from softprompt_serve.server.background import Companion
     from softprompt_serve.server.promotion import Force
     from softprompt_serve.server.remembering import Remembering
+    from softprompt_serve.server.residency import Residency
     from softprompt_serve.server.served import Served
     from softprompt_serve.settings import Settings
     from softprompt_serve.shadow.capture import Capture
@@ -60,7 +61,7 @@ class Service:
         snapshot: the catalogue, as this server has applied it.
         traffic: the same as requests meet it: without versions that the served base model has
             made unsafe.
-        unloadable: why a version is not resident, by its label.
+        keeping: what holds versions on the workers.
         companions: started after the feed and stopped before it, in reverse.
     """
 
@@ -82,25 +83,26 @@ class Service:
     remembering: Remembering | None = None
     snapshot: Snapshot = EMPTY
     traffic: Snapshot = EMPTY
-    unloadable: dict[str, str] = field(default_factory=dict)
     companions: list[Companion] = field(default_factory=list)
     drains: Drains = field(init=False)
     ledger: Ledger = field(init=False)
     verifying: Verifying = field(init=False)
+    keeping: Keeping = field(init=False)
 
     def __post_init__(self) -> None:
         """The drains work on this very service, and what is counted of shadows is told here."""
         self.drains = Drains(self)
         self.ledger = Ledger(self.events.emit)
         self.verifying = Verifying(self)
+        self.keeping = Keeping(self.residency)
 
     async def start(self) -> None:
         """Restore names and residency from the catalogue, then follow its changes."""
         await self.residency.refresh()
         self.snapshot = await asyncio.to_thread(self.catalogue.snapshot)
         self.traffic = await asyncio.to_thread(self.verifying.look, self.snapshot)
-        self._pin()
-        await self._restore(self.snapshot.by_urgency())
+        self.keeping.pin(self.snapshot, self.traffic)
+        await self.keeping.restore(self.snapshot.by_urgency())
         await self.feed.start()
         for companion in self.companions:
             await companion.start()
@@ -110,15 +112,15 @@ class Service:
         """Follow a change, made here or elsewhere: load what new traffic needs, then switch."""
         self.events.emit(Seen(snapshot))
         traffic = await asyncio.to_thread(self.verifying.look, snapshot)
-        await self._restore(_needed(snapshot, traffic))
+        await self.keeping.prepare(snapshot, traffic)
         before, self.snapshot, self.traffic = self.snapshot, snapshot, traffic
-        self._pin()
+        self.keeping.pin(snapshot, traffic)
         self.drains.free_unused(before, snapshot)
         self.events.emit(Applied(traffic))
 
     async def restore_production(self) -> None:
         """Load what `production` names and the workers have lost, as far as the bank has room."""
-        await self._restore(_needed(self.snapshot, self.traffic))
+        await self.keeping.prepare(self.snapshot, self.traffic)
 
     def find_prompt(self, name: str) -> Prompt:
         """The prompt of that name.
@@ -179,11 +181,7 @@ class Service:
                         self.store.put, content.digest, content.header, content.data
                     )
             if added.wanted:  # the same content may have been unloaded on purpose
-                try:
-                    await self.residency.ensure(added)
-                except SoftpromptError as error:
-                    self.unloadable[added.label] = error.message
-                    logger.warning("%s is stored but not resident: %s", added.label, error.message)
+                await self.keeping.load(added)
             await self.feed.refresh()
             told.update({"version": added.version, "created": created})
         return added, created
@@ -281,20 +279,3 @@ class Service:
         self.drains.cancel()
         await self.feed.stop()
         await asyncio.to_thread(self.catalogue.close)
-
-    async def _restore(self, versions: list[Version]) -> None:
-        """Load ``versions``; reasons why others are not resident stay as they were."""
-        tried = {version.label for version in versions}
-        problems = await restore_all(self.residency, versions)
-        others = {label: why for label, why in self.unloadable.items() if label not in tried}
-        self.unloadable = others | problems
-
-    def _pin(self) -> None:
-        needed = _needed(self.snapshot, self.traffic)
-        self.residency.pinned = frozenset(version.digest for version in needed)
-
-
-def _needed(snapshot: Snapshot, traffic: Snapshot) -> list[Version]:
-    """What may be asked for by a prompt's own name, now or once its versions are verified."""
-    found = {version.label: version for version in snapshot.in_production()}
-    return list((found | {version.label: version for version in traffic.in_production()}).values())

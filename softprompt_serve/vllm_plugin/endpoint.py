@@ -41,8 +41,9 @@ from softprompt_serve.vllm_plugin.placeholder import placeholder_id
 from softprompt_serve.vllm_plugin.register import REGISTRATION
 from softprompt_serve.vllm_plugin.resolve import Resolver
 from softprompt_serve.vllm_plugin.rpc import EngineWorkers
-from softprompt_serve.vllm_plugin.shadow import Shadows
+from softprompt_serve.vllm_plugin.shadow import LEAST_URGENT, Shadows
 from softprompt_serve.vllm_plugin.tools import tool_parser_of
+from softprompt_serve.vllm_plugin.warming import Warming
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -103,6 +104,10 @@ class SoftpromptEndpoint:
         self.state.tracing = self._measure(service)
         await service.start()
         _check_names(service)
+        if (warming := _warming(service, engine, placeholder)) is not None:
+            service.keeping.warm = warming
+            service.companions.append(warming)
+            await service.restore_production()
         self._wire(service, engine, state, placeholder)
         self.state.service = service
         if service.served.soft_refused:
@@ -218,6 +223,20 @@ def _closing(state: AppState, lifespan: Callable[[Any], Any]) -> Callable[[Any],
                     await asyncio.to_thread(tracing.close, _CLOSE_SECONDS)
 
     return closing
+
+
+def _warming(service: Service, engine: Any, placeholder: int) -> Warming | None:
+    """What fills the prefix cache; None where there is none to fill."""
+    cache, policy = engine.vllm_config.cache_config, engine.vllm_config.scheduler_config.policy
+    if not service.settings.warm_up or not cache.enable_prefix_caching:
+        return None
+    return Warming(
+        engine.generate,
+        service.residency,
+        placeholder=placeholder,
+        block=cache.block_size,
+        more={"priority": LEAST_URGENT} if policy == "priority" else {},
+    )
 
 
 def _given_template(args: Namespace) -> str | None:

@@ -261,7 +261,7 @@ async def test_a_restart_loads_production_first_where_not_all_fit(serve: Serve) 
         await api.import_soft(2, 2)
     async with serve(workers=FakeWorkers(capacity=4)) as api:
         assert api.service.residency.is_resident(find(api, "v1"))
-        assert api.service.unloadable.keys() <= {"support@v2", "support@v3"}
+        assert api.service.keeping.unloadable.keys() <= {"support@v2", "support@v3"}
 
 
 async def test_a_restart_does_not_load_what_was_unloaded(serve: Serve) -> None:
@@ -280,7 +280,7 @@ async def test_a_damaged_blob_is_named_and_the_rest_is_served(serve: Serve, tmp_
     blob = tmp_path / "blobs" / digest[:2] / digest
     blob.write_bytes(blob.read_bytes()[:-1] + b"x")
     async with serve() as api:
-        assert "damaged" in api.service.unloadable["support@v1"]
+        assert "damaged" in api.service.keeping.unloadable["support@v1"]
         assert api.service.residency.is_resident(find(api, "v2"))
 
 
@@ -391,13 +391,13 @@ async def test_what_could_not_be_loaded_is_tried_again(serve: Serve) -> None:
         await service.apply(service.snapshot)  # as when another replica's change is followed
         healing = Healing(service)
         await healing.tick()
-        assert service.unloadable == {"support@v1": "The engine is down."}
+        assert service.keeping.unloadable == {"support@v1": "The engine is down."}
         api.workers.failure = None
         told: list[bool] = []
         service.events.listen(Applied, lambda _: told.append(True))
         await healing.tick()
         assert service.residency.is_resident(version)
-        assert (service.unloadable, told) == ({}, [True])
+        assert (service.keeping.unloadable, told) == ({}, [True])
 
 
 async def test_a_model_that_was_not_verified_gets_no_soft_versions_but_hard_ones(

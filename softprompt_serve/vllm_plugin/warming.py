@@ -1,0 +1,109 @@
+"""Fill the prefix cache with a version's virtual tokens before users come.
+
+Their keys and values are the same for every request, so whole blocks of them are computed once and
+reused. Without this, the first users after a swap would each compute them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from softprompt_serve.vllm_plugin.reference import salt_for, with_reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable
+
+    from softprompt_serve.registry.snapshot import Version
+    from softprompt_serve.server.residency import Residency
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS: Final = 0.3
+"""For so long a swap waits for it, so that a busy engine does not hold up swaps."""
+
+_REMEMBERED: Final = 4096
+
+
+class Warming:
+    """Sends each version that comes into production through the engine once, with one token.
+
+    Args:
+        generate: the engine's own; nothing of this is anybody's request.
+        residency: who holds the rows meanwhile.
+        placeholder: the token id that stands for virtual ones.
+        block: tokens of a KV block; fewer virtual tokens than that are never reused.
+        more: further arguments of ``generate``, such as a low priority.
+    """
+
+    def __init__(
+        self,
+        generate: Callable[..., AsyncGenerator[Any, None]],
+        residency: Residency,
+        *,
+        placeholder: int,
+        block: int,
+        more: dict[str, Any],
+    ) -> None:
+        self._generate = generate
+        self._residency = residency
+        self._placeholder = placeholder
+        self._block = block
+        self._more = more
+        self._known: dict[str, None] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def __call__(self, versions: Iterable[Version]) -> None:
+        """Warm those that are new; waits a moment, and goes on in the background after that."""
+        new = {
+            version.digest: version
+            for version in versions
+            if version.virtual_tokens >= self._block and version.digest not in self._known
+        }
+        if not new:
+            return
+        self._known = dict(list((self._known | dict.fromkeys(new)).items())[-_REMEMBERED:])
+        task = asyncio.create_task(self._warm(list(new.values())), name="softprompt-warming")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
+
+    async def _warm(self, versions: list[Version]) -> None:
+        for version in versions:
+            try:
+                async with self._one_at_a_time:
+                    await self._run(version)
+            except Exception as error:  # noqa: BLE001 - it only would have saved time
+                self._known.pop(version.digest, None)
+                logger.warning("%s could not be warmed up: %s", version.label, error)
+
+    async def _run(self, version: Version) -> None:
+        from vllm import SamplingParams  # noqa: PLC0415 - heavy, and only needed here
+        from vllm.inputs import tokens_input  # noqa: PLC0415
+
+        ids = [self._placeholder] * (version.virtual_tokens + 1)
+        prompt = tokens_input(ids, cache_salt=salt_for(version.digest, None))
+        params = with_reference(SamplingParams(max_tokens=1, temperature=0.0), version)
+        name = f"softprompt-warming-{secrets.token_hex(8)}"
+        lease = self._residency.lease(version)
+        try:
+            await self._residency.ensure(version)
+            async with aclosing(self._generate(prompt, params, name, **self._more)) as outputs:
+                async for _ in outputs:
+                    pass
+        finally:
+            lease.release()
+
+    async def start(self) -> None:
+        """Nothing runs before a version comes."""
+
+    async def stop(self) -> None:
+        """Give up what is under way."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
