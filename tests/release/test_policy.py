@@ -105,7 +105,7 @@ def test_a_rerun_only_reports_unless_a_policy_says_more() -> None:
 
 
 def test_a_policy_may_name_the_data_sets_that_count() -> None:
-    watch = parse_policy("{baseline: v1, watch: {datasets: [support-test]}}").watch
+    watch = parse_policy({"baseline": "v1", "watch": {"datasets": ["support-test"]}}).watch
     assert watch.counts("support-test")
     assert not watch.counts("support-ood")
 
