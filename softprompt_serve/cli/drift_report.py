@@ -44,7 +44,8 @@ class Found:
         shifts: of every version, evaluator and cohort.
         leads: of soft versions over the baseline.
         baseline: the version that is the policy's, or None.
-        remedy: what was done, if anything was.
+        remedy: what the policy has done about it, if anything.
+        failure: why that could not be done, or None.
     """
 
     compared: tuple[Compared, ...]
@@ -53,10 +54,11 @@ class Found:
     leads: Mapping[str, tuple[Lead, ...]]
     baseline: str | None
     remedy: Remedy | None = None
+    failure: str | None = None
 
-    def with_remedy(self, remedy: Remedy) -> Found:
-        """The same, when something was done."""
-        return replace(self, remedy=remedy)
+    def with_remedy(self, remedy: Remedy, failure: str | None = None) -> Found:
+        """The same, when something was done, or could not be."""
+        return replace(self, remedy=remedy, failure=failure)
 
     @property
     def shifted(self) -> bool:
@@ -87,7 +89,9 @@ class Found:
             ],
             "retire": list(self.retire),
             "on_shift": self.watch.on_shift,
-            "action": None if self.remedy is None else asdict(self.remedy),
+            "action": None
+            if self.remedy is None
+            else {**asdict(self.remedy), "failure": self.failure},
         }
 
 

@@ -34,7 +34,7 @@ def _parts(data: Data) -> Iterator[RenderableType]:
     for version in data["retire"]:
         yield Text(_retire(data, version), style="yellow")
     if data["action"] is not None:
-        yield Text(_done(data["action"]), style="yellow")
+        yield _done(data["action"])
 
 
 def _against(run: Data) -> str:
@@ -101,9 +101,18 @@ def _retire(data: Data, version: str) -> str:
     )
 
 
-def _done(action: Data) -> str:
-    if action["verb"] == "promote":
-        done = f"production was {action['instead_of']} and is {action['version']} now"
-    else:
-        done = f"the rollout of {action['version']} was rolled back"
-    return f"By the policy {done}. {action['reason']}"
+def _done(action: Data) -> Text:
+    promoted, failure = action["verb"] == "promote", action["failure"]
+    if failure is not None:
+        wanted = (
+            f"{action['version']} shall have all traffic"
+            if promoted
+            else f"the rollout of {action['version']} shall be rolled back"
+        )
+        return Text(f"By the policy {wanted}, which failed: {failure}", style="red")
+    done = (
+        f"production was {action['instead_of']} and is {action['version']} now"
+        if promoted
+        else f"the rollout of {action['version']} was rolled back"
+    )
+    return Text(f"By the policy {done}. {action['reason']}", style="yellow")

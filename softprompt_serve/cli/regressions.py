@@ -19,7 +19,7 @@ from softprompt_serve.cli import drift_views, evaluating
 from softprompt_serve.cli import evaluation_options as options
 from softprompt_serve.cli.client import Answer, ApiError
 from softprompt_serve.cli.rerunning import MAX_TOKENS, Ask, is_due, rerun
-from softprompt_serve.cli.session import Json, Session, Token, Url, connected
+from softprompt_serve.cli.session import FAILED, Json, Session, Token, Url, connected
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.evaluation.dataset import Dataset, load_dataset
 from softprompt_serve.evaluation.replies import base_of
@@ -105,7 +105,12 @@ def watch(
             help="Rerun so often, such as 6h, and when the base model changes.",
         ),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="End after one rerun, as without --every and --on-base-change.")] = False,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", help="End after one rerun, as without --every and --on-base-change."
+        ),
+    ] = False,
     on_base_change: Annotated[
         bool,
         typer.Option(
@@ -176,7 +181,10 @@ def _once(session: Session, ask: Ask, *, only_if_due: bool) -> None:
         if only_if_due and not is_due(session, ask):
             session.note("Every data set was asked on this base model already.")
             return
-        if _told(session, rerun(session, ask)).shifted:
+        found = _told(session, rerun(session, ask))
+        if found.failure is not None:
+            raise typer.Exit(FAILED)
+        if found.shifted:
             raise typer.Exit(SHIFTED)
 
 

@@ -11,7 +11,7 @@ from softprompt_serve.cli import evaluating, remedies
 from softprompt_serve.cli.client import prompt_path, rollout_path
 from softprompt_serve.cli.drift_report import Compared, Found
 from softprompt_serve.cli.stored_runs import Stored
-from softprompt_serve.errors import BadRequest, Conflict
+from softprompt_serve.errors import BadRequest, Conflict, SoftpromptError
 from softprompt_serve.evaluation.evaluators import evaluators_of
 from softprompt_serve.evaluation.replies import base_of, targets_of
 from softprompt_serve.evaluation.results import Results
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from softprompt_serve.release.evidence import Base, Run
 
 MAX_TOKENS: Final = 256
+_TRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +229,23 @@ def _weighed(scene: Scene, compared: list[Compared]) -> Found:
 
 
 def _acted(session: Session, ask: Ask, scene: Scene, found: Found) -> Found:
+    """Do what the policy has done; what was found is shown even if that fails."""
     if scene.policy is None or not found.shifted:
         return found
-    rollout = session.api.get(rollout_path(ask.prompt)).data
     run = found.compared[0].made.id
-    remedy = remedies.remedy_of(scene.policy, scene.baseline, found.shifts, rollout, run)
-    if remedy is None:
-        return found
-    remedies.carry_out(session.api, ask.prompt, remedy, rollout["generation"])
-    return found.with_remedy(remedy)
+    for left in reversed(range(_TRIES)):
+        rollout = session.api.get(rollout_path(ask.prompt)).data
+        remedy = remedies.remedy_of(scene.policy, scene.baseline, found.shifts, rollout, run)
+        if remedy is None:
+            break
+        try:
+            remedies.carry_out(session.api, ask.prompt, remedy, rollout["generation"])
+        except SoftpromptError as error:
+            if error.code == "stale_generation" and left:  # somebody else changed it meanwhile
+                continue
+            return found.with_remedy(remedy, error.message)
+        return found.with_remedy(remedy)
+    return found
 
 
 def _version(prompt: Mapping[str, Any], name: str) -> str | None:

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from click.testing import Result
 from evaluation.fake_endpoint import Fake, question_of
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typer.testing import CliRunner
 
 from softprompt_serve.cli import app
@@ -30,8 +32,16 @@ from softprompt_serve.testing import (
     settings_for_tests,
 )
 
-ITEMS = 60
+ITEMS = 40
+RIGHT = {"v1": 14, "v2": 34}
 _SECONDS = 60.0
+_SOON = """
+from softprompt_serve.cli import main
+from softprompt_serve.evaluation import asking
+asking._backoff = lambda attempt: 0.01
+main()
+"""
+"""The command line, but that a lost server is given up after moments and not after 15 s."""
 
 Json = dict[str, Any]
 
@@ -57,13 +67,15 @@ class Site:
         right: version → how many of the items it answers rightly, from the first one on.
         fake: gives the answers.
         port: the same after a restart.
+        broken: the end of a path for which a proxy answers 503, or None.
     """
 
     folder: Path
-    right: dict[str, int] = field(default_factory=lambda: {"v1": 20, "v2": 50})
+    right: dict[str, int] = field(default_factory=lambda: dict(RIGHT))
     fake: Fake = field(default_factory=Fake)
     port: int = field(default_factory=free_port)
     service: Service | None = None
+    broken: str | None = None
 
     def __post_init__(self) -> None:
         self.fake.rule = self._answer
@@ -85,6 +97,7 @@ class Site:
         self.service = service_for_tests(home, settings=settings, identity=base(letter))
         web = app_for_tests(self.service)
         web.add_route("/v1/chat/completions", self.fake.complete, methods=["POST"])
+        web.add_middleware(Proxy, site=self)
         with serving(web, port=self.port):
             yield
 
@@ -110,11 +123,25 @@ class Site:
         return version
 
 
+class Proxy:
+    """Stands before a site and fails where that says so."""
+
+    def __init__(self, app: ASGIApp, site: Site) -> None:
+        self.app, self.site = app, site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        broken = self.site.broken
+        if broken is not None and scope.get("path", "").endswith(broken):
+            await PlainTextResponse("no upstream", 503)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
 class Watching:
     """`eval watch` in a process of its own; every line that it prints is kept."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "softprompt_serve.cli", "eval", "watch", *arguments]
+        command = [sys.executable, "-c", _SOON, "eval", "watch", *arguments]
         self.process = subprocess.Popen(
             command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -124,7 +151,7 @@ class Watching:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Watching:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
