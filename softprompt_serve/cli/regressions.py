@@ -27,6 +27,7 @@ from softprompt_serve.release.regression import same_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
     from softprompt_serve.cli.drift_report import Found
     from softprompt_serve.release.evidence import Base
@@ -232,7 +233,7 @@ def _passes(error: SoftpromptError) -> bool:
 @contextmanager
 def _stopped(session: Session, status: int) -> Iterator[None]:
     """End with ``status`` on Ctrl-C and SIGTERM; what was answered is kept."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except KeyboardInterrupt:
@@ -240,6 +241,14 @@ def _stopped(session: Session, status: int) -> Iterator[None]:
         raise typer.Exit(status) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C would do now: while versions are asked, asyncio ends that in good order."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # ignored, as of a job in a shell's background
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 def _dataset(given: str) -> Dataset:

@@ -178,7 +178,9 @@ class Watching:
 
     def end(self, signal: int) -> int:
         self.process.send_signal(signal)
-        return self.process.wait(_SECONDS)
+        status = self.process.wait(_SECONDS)
+        self._reader.join()
+        return status
 
     def _read(self) -> None:
         assert self.process.stdout is not None

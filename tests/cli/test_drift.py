@@ -374,6 +374,18 @@ def test_a_server_that_goes_in_the_middle_of_a_rerun_is_waited_for(site: Site) -
     assert set(site.fake.counts().values()) == {1}
 
 
+def test_what_was_answered_before_it_was_ended_is_kept(site: Site) -> None:
+    site.fake.delay = 0.05
+    answers = site.folder / "support-tickets-watch.jsonl"
+    with site.up("a"), Watching(*named(site), "--every", "1h", "--concurrency", "2") as watching:
+        while not answers.is_file() or answers.read_text().count('"answer"') < 10:
+            assert watching.process.poll() is None
+        assert watching.end(signal.SIGTERM) == 0
+        assert [line for line in watching.lines if "Traceback" in line] == []
+        assert 10 <= answers.read_text().count('"answer"') < 2 * ITEMS
+        assert len(runs(site)) == 1
+
+
 def test_what_an_evaluator_is_can_not_be_guessed_from_its_name_alone(site: Site) -> None:
     with site.up("a"):
         others = ("-p", "support", "--dataset", site.dataset("others"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from softprompt_serve.errors import BadRequest
-from softprompt_serve.release.policy import MAX_POLICY_BYTES, Policy, parse_policy
+from softprompt_serve.release.policy import MAX_POLICY_BYTES, Policy, Watch, parse_policy
 
 YAML = """
 baseline: v1
@@ -60,6 +60,13 @@ def test_the_policy_in_the_documentation_is_one() -> None:
 def test_every_field_of_a_policy_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "gates.md").read_text()
     assert [name for name in Policy.model_fields if f"`{name}`" not in page] == []
+
+
+def test_what_follows_of_reruns_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "drift.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert parse_policy("baseline: v1\n" + text).watch.on_shift == "rollback"
+    assert [name for name in Watch.model_fields if f"| `{name}` |" not in page] == []
 
 
 @pytest.mark.parametrize("form", [json.dumps, lambda data: json.dumps(data).encode(), dict])
