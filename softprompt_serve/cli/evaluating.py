@@ -166,7 +166,7 @@ def carry_out(session: Session, plan: Plan, path: Path, asking: Asking) -> Resul
         if results.replies:
             session.note(f"{path} has {len(results.replies)} answers already; going on from there.")
         try:
-            asyncio.run(_asked(session.api.url, plan, results, asking))
+            asyncio.run(ask_all(session.api.url, plan, results, asking))
         except KeyboardInterrupt:
             _interrupted(session, plan, results)
         except SoftpromptError as error:
@@ -175,7 +175,12 @@ def carry_out(session: Session, plan: Plan, path: Path, asking: Asking) -> Resul
         return results
 
 
-async def _asked(url: str, plan: Plan, results: Results, asking: Asking) -> None:
+async def ask_all(url: str, plan: Plan, results: Results, asking: Asking) -> None:
+    """Ask and score what the results have not yet, with a bar that shows how far it is.
+
+    Raises:
+        SoftpromptError: as :meth:`Runner.run`.
+    """
     endpoint = Endpoint(
         url,
         asking.key,

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softprompt_serve.cli import evaluating, evaluation_views
+from softprompt_serve.cli import evaluating, evaluation_views, regressions
+from softprompt_serve.cli import evaluation_options as options
 from softprompt_serve.cli.client import Answer, local_user, prompt_path
-from softprompt_serve.cli.documents import pairs_of
 from softprompt_serve.cli.prompts import NamedPrompt  # noqa: TC001 - typer reads the annotations
 from softprompt_serve.cli.session import Json, Session, Token, Url, connected
 from softprompt_serve.cli.upload import read_text
 from softprompt_serve.errors import BadRequest
 from softprompt_serve.evaluation.dataset import load_dataset
-from softprompt_serve.evaluation.evaluators import Options, evaluators_of
-from softprompt_serve.evaluation.evaluators.judge import Bench
+from softprompt_serve.evaluation.evaluators import evaluators_of
 from softprompt_serve.evaluation.imports import read_inspect, read_lm_eval
 from softprompt_serve.evaluation.imports.made import Imported, check_model
 from softprompt_serve.evaluation.replies import base_of, targets_of
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from softprompt_serve.release.evidence import Run
 
-Prompt = Annotated[str, typer.Option("--prompt", "-p", metavar="PROMPT", help="Whose versions.")]
 NoUpload = Annotated[bool, typer.Option("--no-upload", help="Keep the run on this machine alone.")]
 
 
@@ -46,11 +44,12 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_)
     for command in (upload, show):
         group.command()(command)
+    regressions.register(group)
     app.add_typer(group)
 
 
 def run(
-    prompt: Prompt,
+    prompt: options.Prompt,
     versions: Annotated[
         str, typer.Option(metavar="V1,V2", help="Versions or aliases; `base` is the base model.")
     ],
@@ -66,12 +65,10 @@ def run(
     max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
     seed: Annotated[int, typer.Option()] = 0,
-    sampling: Annotated[
-        str | None, typer.Option(metavar="JSON", help="More fields of every request.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=512, help="Requests at a time.")] = 8,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 120.0,
-    route: Annotated[str, typer.Option(help="As in x-softprompt-route.")] = "evaluation",
+    sampling: options.Sampling = None,
+    concurrency: options.Concurrency = 8,
+    timeout: options.Timeout = 120.0,
+    route: options.Route = "evaluation",
     results: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where findings go; resumed if there.")
     ] = None,
@@ -79,24 +76,12 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="The results of a run that was stopped.")
     ] = None,
     no_upload: NoUpload = False,
-    api_key_env: Annotated[
-        str, typer.Option(metavar="VARIABLE", help="Holds the key of /v1.")
-    ] = "OPENAI_API_KEY",
-    judge_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="With /v1; else the server's own.")
-    ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Else the served base model.")
-    ] = None,
-    judge_key_env: Annotated[
-        str, typer.Option(metavar="VARIABLE", help="Holds the judge's key.")
-    ] = "JUDGE_API_KEY",
-    judge_threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="The score from which an answer passed.")
-    ] = 0.5,
-    rubric: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="Of judge:NAME.")
-    ] = None,
+    api_key_env: options.ApiKeyEnv = "OPENAI_API_KEY",
+    judge_url: options.JudgeUrl = None,
+    judge_model: options.JudgeModel = None,
+    judge_key_env: options.JudgeKeyEnv = "JUDGE_API_KEY",
+    judge_threshold: options.JudgeThreshold = 0.5,
+    rubric: options.Rubric = None,
     url: Url = None,
     token: Token = None,
     as_json: Json = False,
@@ -110,18 +95,13 @@ def run(
     with connected(url, token, as_json=as_json) as session:
         path = _results_path(results, resume)
         key = evaluating.key_from(api_key_env)
-        rubrics = {
-            name: Path(file) for name, file in pairs_of(rubric or (), "invalid_rubric", "NAME=FILE")
-        }
-        judge_key = evaluating.key_from(judge_key_env)
-        bench = _bench(session, judge_url, judge_model, key, judge_key) if rubrics else None
-        options = Options(bench, rubrics, judge_threshold)
+        judging = options.Judging(judge_url, judge_model, judge_key_env, judge_threshold, rubric)
         plan = evaluating.plan_of(
             session.api,
             prompt,
             [name.strip() for name in versions.split(",") if name.strip()],
             dataset=load_dataset(dataset, dataset_name, limit=limit),
-            evaluators=evaluators_of(evaluators, options),
+            evaluators=evaluators_of(evaluators, judging.options(session, key)),
             sampling=evaluating.sampling_of(temperature, seed, max_tokens, sampling),
         )
         if not no_upload:
@@ -133,7 +113,7 @@ def run(
 
 
 def import_(
-    prompt: Prompt,
+    prompt: options.Prompt,
     version: Annotated[
         str, typer.Option(metavar="VERSION", help="Whose results they are; or `base`.")
     ],
@@ -226,16 +206,6 @@ def _results_path(results: Path | None, resume: Path | None) -> Path | None:
         msg = f"{resume} is not there; --resume takes the results of a run that was stopped."
         raise BadRequest(msg, code="invalid_results")
     return resume or results
-
-
-def _bench(
-    session: Session, url: str | None, model: str | None, key: str | None, judge_key: str | None
-) -> Bench:
-    """Who judges: the served base model unless another is named."""
-    name = model or session.api.get("/server").data["served_names"][0]
-    if url is None:
-        return Bench(f"{session.api.url}/v1", name, key)
-    return Bench(url, name, judge_key)
 
 
 def _read(lm_eval: Path | None, samples: Path | None, inspect: Path | None) -> Imported:

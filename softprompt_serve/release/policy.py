@@ -118,6 +118,30 @@ class Cost(Ceilings):
     max_ratio: float | None = Field(None, gt=0.0, description="To the baseline's.")
 
 
+class Watch(Document):
+    """What a rerun of stored evaluations decides by, and what follows of it."""
+
+    on_shift: Literal["report", "rollback"] = Field(
+        "report",
+        description="Whether production goes to the baseline where its scores have got worse.",
+    )
+    confidence: Confidence = Field(
+        0.99, description="That nothing is called a shift where there is none, in one rerun."
+    )
+    datasets: Annotated[tuple[Line, ...], Field(min_length=1, max_length=50)] | None = Field(
+        None, description="What is found on these alone has consequences; unset: on any."
+    )
+    retire_below: Drop | None = Field(
+        0.02,
+        description="A soft version whose lead over the baseline is certainly below this is said "
+        "to be no longer needed; null: never.",
+    )
+
+    def counts(self, dataset: str) -> bool:
+        """Whether what is found on a data set has consequences."""
+        return self.datasets is None or dataset in self.datasets
+
+
 class Policy(Document):
     """What a prompt asks of a version."""
 
@@ -143,6 +167,7 @@ class Policy(Document):
     cohorts: Cohorts = Cohorts()
     latency: Latency | None = None
     cost: Cost | None = None
+    watch: Watch = Watch()
     min_items: int = Field(50, ge=1, description="Of each comparison.")
     max_age_days: float = Field(30.0, gt=0.0)
     same_base: bool = Field(

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Path, Query
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from softprompt_serve.release.evidence import Source  # noqa: TC001 - pydantic reads it
 from softprompt_serve.release.evidence_parts import BaseIn, Line, PromptName
@@ -34,6 +34,7 @@ class HeadOut(Shape):
     base: BaseIn = Field(description="What was served then.")
     digests: dict[str, str] = Field(description="The versions that it asked.")
     evaluators: dict[str, str] = Field(description="Each evaluator's own version.")
+    sampling: dict[str, JsonValue] = Field(description="What each request was sent with.")
     items: int = Field(description="Items of the data set that it asked.")
     scores: int
     answers: int
@@ -53,6 +54,7 @@ class HeadOut(Shape):
             base=BaseIn(**asdict(run.base)),
             digests=dict(run.digests),
             evaluators=dict(run.evaluators),
+            sampling=dict(run.sampling),
             items=head.items,
             scores=head.scores,
             answers=head.answers,

@@ -52,6 +52,7 @@ class Fake:
         running, most: requests being answered now, and at most so far.
         runs: what was uploaded, by id.
         base: what the server says of its model.
+        digest_of: a version's digest.
     """
 
     rule: Rule = lambda version, body: f"{version} says {question_of(body)}"
@@ -69,6 +70,7 @@ class Fake:
     cut: bool = False
     runs: dict[str, Json] = field(default_factory=dict)
     base: Json = field(default_factory=lambda: {"name": BASE, "fingerprint": "f" * 64})
+    digest_of: Callable[[str], str] = digest
 
     def app(self) -> Starlette:
         ours = "/softprompts/v1"
@@ -111,7 +113,7 @@ class Fake:
             headers = {
                 "x-softprompt-name": prompt,
                 "x-softprompt-version": version,
-                "x-softprompt-digest": digest(version),
+                "x-softprompt-digest": self.digest_of(version),
                 "x-softprompt-virtual-tokens": "20",
                 **self.lies,
             }

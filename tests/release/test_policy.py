@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from softprompt_serve.errors import BadRequest
-from softprompt_serve.release.policy import MAX_POLICY_BYTES, Policy, parse_policy
+from softprompt_serve.release.policy import MAX_POLICY_BYTES, Policy, Watch, parse_policy
 
 YAML = """
 baseline: v1
@@ -62,6 +62,13 @@ def test_every_field_of_a_policy_is_documented() -> None:
     assert [name for name in Policy.model_fields if f"`{name}`" not in page] == []
 
 
+def test_what_follows_of_reruns_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "drift.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert parse_policy("baseline: v1\n" + text).watch.on_shift == "rollback"
+    assert [name for name in Watch.model_fields if f"| `{name}` |" not in page] == []
+
+
 @pytest.mark.parametrize("form", [json.dumps, lambda data: json.dumps(data).encode(), dict])
 def test_what_a_policy_writes_it_reads(form: Any) -> None:
     policy = parse_policy(YAML)
@@ -85,6 +92,10 @@ def test_what_a_policy_writes_it_reads(form: Any) -> None:
         ({"latency": {}}, "latency"),
         ({"cost": {"mean_usd": 0}}, "cost.mean_usd"),
         ({"max_age_days": float("inf")}, "max_age_days"),
+        ({"watch": {"on_shift": "page"}}, "watch.on_shift"),
+        ({"watch": {"confidence": 0.4}}, "watch.confidence"),
+        ({"watch": {"datasets": []}}, "watch.datasets"),
+        ({"watch": {"retire_below": -0.01}}, "watch.retire_below"),
         ({"unverified_max_weight": 1.5}, "unverified_max_weight"),
     ],
 )
@@ -92,6 +103,18 @@ def test_a_field_that_is_wrong_is_named(changes: dict[str, Any], field: str) -> 
     error = refused({"baseline": "v1"} | changes)
     assert error.param == field
     assert field in error.message
+
+
+def test_a_rerun_only_reports_unless_a_policy_says_more() -> None:
+    watch = parse_policy("baseline: v1").watch
+    assert (watch.on_shift, watch.confidence, watch.retire_below) == ("report", 0.99, 0.02)
+    assert watch.counts("anything")
+
+
+def test_a_policy_may_name_the_data_sets_that_count() -> None:
+    watch = parse_policy({"baseline": "v1", "watch": {"datasets": ["support-test"]}}).watch
+    assert watch.counts("support-test")
+    assert not watch.counts("support-ood")
 
 
 def test_the_same_thing_is_asked_once() -> None:
