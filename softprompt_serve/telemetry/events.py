@@ -21,8 +21,8 @@ UNHAPPY: Final = frozenset({"thumbs_down", "escalation", "refund", "correction"}
 
 OperationName = Literal[
     "import", "load", "unload", "remove", "alias", "alias_remove", "rollout", "rollout_remove",
-    "weights", "advance", "pause", "resume", "promote", "rollback", "evaluation", "policy",
-    "policy_remove",
+    "weights", "advance", "pause", "resume", "promote", "rollback", "evaluation",
+    "evaluation_remove", "policy", "policy_remove",
 ]  # fmt: skip
 """Every change that there is; ``alias`` is a swap."""
 

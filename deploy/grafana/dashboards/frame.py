@@ -34,7 +34,7 @@ MARKS: Final = {
     "Pauses": ("pause|resume", "#FF9830"),
     "Swaps of an alias": ("alias|alias_remove", "#A352CC"),
     "Versions": ("import|load|unload|remove", "#8AB8FF"),
-    "Evaluations": ("evaluation", "#B0B8C4"),
+    "Evaluations": ("evaluation|evaluation_remove", "#B0B8C4"),
     "Policies": ("policy|policy_remove", "#E0B400"),
 }
 """Annotations: the operations that each shows, and its colour. Together they show every operation."""
