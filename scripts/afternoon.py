@@ -29,6 +29,7 @@ from softprompt_serve.telemetry.events import (
     Feedback,
     Loaded,
     Operation,
+    OperationName,
     Refusal,
     RequestEvent,
     Seen,
@@ -217,7 +218,7 @@ class Afternoon:
         self._events.emit(replace(told, stage="scored", divergence=divergence))
 
     def _changes(self, minute: int) -> Iterator[Operation]:
-        def made(name: str, prompt: str, actor: str = "ada") -> Operation:
+        def made(name: OperationName, prompt: str, actor: str = "ada") -> Operation:
             self._generation += 1
             return Operation(name, prompt, "", actor, 0.0, self._dice.uniform(0.05, 0.9))
 

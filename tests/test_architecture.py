@@ -63,6 +63,12 @@ def test_the_pure_core_does_not_know_the_server_or_the_plugin(name: str) -> None
     assert not known & {"server", "vllm_plugin", "cli", "demo", "testing"}
 
 
+@pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("server/")])
+def test_the_server_does_not_know_what_is_made_on_top_of_it(name: str) -> None:
+    known = {m.split(".")[1] for m in imports(MODULES[name]) if m.startswith("softprompt_serve.")}
+    assert not known & {"app", "console", "vllm_plugin", "cli", "demo"}
+
+
 @pytest.mark.parametrize("name", [n for n in MODULES if n != "testing.py"])
 def test_nothing_imports_the_fakes(name: str) -> None:
     assert "softprompt_serve.testing" not in imports(MODULES[name])

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 import softprompt_serve
+from softprompt_serve.app import attach
 from softprompt_serve.cli.app import app
-from softprompt_serve.server.app import attach
 from softprompt_serve.server.gate import PREFIX
 from softprompt_serve.server.state import AppState
 from softprompt_serve.settings import Settings

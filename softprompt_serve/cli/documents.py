@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.cli.upload import read_text
 from softprompt_serve.errors import BadRequest
+from softprompt_serve.release.yaml_text import from_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 STDIN = "-"
 _YAML = frozenset({".yaml", ".yml"})
@@ -32,7 +32,7 @@ def read_document(
     given = "standard input" if name == STDIN else name
     yaml = Path(name).suffix in _YAML or not text.lstrip().startswith(("{", "["))
     try:
-        data = _from_yaml(text) if yaml else json.loads(text)
+        data = from_yaml(text) if yaml else json.loads(text)
         json.dumps(data, allow_nan=False)  # a YAML date or NaN could not be sent
     except (TypeError, ValueError) as error:
         msg = f"{given} can't be read as {'YAML' if yaml else 'JSON'}: {error}"
@@ -87,17 +87,3 @@ def pairs_of(pairs: Iterable[str], code: str, expected: str) -> Iterable[tuple[s
             msg = f"{pair!r} is no pair; expected {expected}."
             raise BadRequest(msg, code=code)
         yield name, value
-
-
-def _from_yaml(text: str) -> Any:
-    try:
-        # Comes with vLLM; the client alone does without.
-        yaml = importlib.import_module("yaml")
-    except ImportError as error:
-        msg = "PyYAML is not installed; write JSON."
-        raise ValueError(msg) from error
-    load: Callable[[str], Any] = yaml.safe_load
-    try:
-        return load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error

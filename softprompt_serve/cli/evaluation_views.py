@@ -54,6 +54,12 @@ def runs(data: Data) -> RenderableType:
     return table
 
 
+def removed(data: Data) -> RenderableType:
+    """A run that is gone."""
+    versions = ", ".join(data["digests"])
+    return Text(f"Removed run {data['id']}: {versions} on {data['dataset']}, of {data['at']}.")
+
+
 def _scores(data: Data) -> Table:
     first = data["versions"][0]
     table = new_table(

@@ -11,7 +11,7 @@ import typer
 from softprompt_serve.cli import evaluating, evaluation_views, regressions
 from softprompt_serve.cli import evaluation_options as options
 from softprompt_serve.cli.client import Answer, local_user, prompt_path
-from softprompt_serve.cli.prompts import NamedPrompt  # noqa: TC001 - typer reads the annotations
+from softprompt_serve.cli.prompts import NamedPrompt, Yes, confirm_removal
 from softprompt_serve.cli.session import Json, Session, Token, Url, connected
 from softprompt_serve.cli.upload import read_text
 from softprompt_serve.errors import BadRequest
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from softprompt_serve.release.evidence import Run
 
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, as in `eval list`.")]
 NoUpload = Annotated[bool, typer.Option("--no-upload", help="Keep the run on this machine alone.")]
 
 
@@ -42,7 +43,7 @@ def register(app: typer.Typer) -> None:
     group.command("run")(run)
     group.command("import")(import_)
     group.command("list")(list_)
-    for command in (upload, show):
+    for command in (upload, show, remove):
         group.command()(command)
     regressions.register(group)
     app.add_typer(group)
@@ -181,21 +182,42 @@ def list_(prompt: NamedPrompt, url: Url = None, token: Token = None, as_json: Js
 
 def show(
     prompt: NamedPrompt,
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Its id, as in `eval list`.")],
+    run_id: RunId,
     url: Url = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
     """Show what a stored run found; --json prints the whole run."""
     with connected(url, token, as_json=as_json) as session:
-        if not run_id.isalnum():
-            msg = f"{run_id!r} is no run's id; see `softprompt-serve eval list {prompt}`."
-            raise BadRequest(msg, code="invalid_run", param="id")
-        answer = session.api.get(f"{prompt_path(prompt)}/runs/{run_id}")
+        answer = session.api.get(_run_path(prompt, run_id))
         session.show(
             answer,
             lambda _data: evaluation_views.summary(summary_of(parse_run(answer.text))),
         )
+
+
+def remove(
+    prompt: NamedPrompt,
+    run_id: RunId,
+    *,
+    yes: Yes = False,
+    url: Url = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a stored run for good; gates judge by what is left."""
+    with connected(url, token, as_json=as_json) as session:
+        path = _run_path(prompt, run_id)
+        if not yes:
+            confirm_removal(f"run {run_id} of {prompt}")
+        session.show(session.api.change("DELETE", path), evaluation_views.removed)
+
+
+def _run_path(prompt: str, run_id: str) -> str:
+    if not run_id.isalnum():
+        msg = f"{run_id!r} is no run's id; see `softprompt-serve eval list {prompt}`."
+        raise BadRequest(msg, code="invalid_run", param="id")
+    return f"{prompt_path(prompt)}/runs/{run_id}"
 
 
 def _results_path(results: Path | None, resume: Path | None) -> Path | None:

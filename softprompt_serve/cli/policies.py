@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,7 +46,7 @@ def show(
     with connected(url, token, as_json=as_json) as session:
         answer = session.api.get(_path(prompt))
         if document:
-            print(json.dumps(answer.data["policy"], indent=2, ensure_ascii=False))
+            session.document(answer.data["policy"])
         else:
             session.show(answer, views.policy)
 

@@ -18,6 +18,7 @@ from softprompt_serve.cli.session import Force, Json, Reason, Token, Url, connec
 from softprompt_serve.errors import BadRequest
 
 NamedPrompt = Annotated[str, typer.Argument(metavar="PROMPT", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 Label = Annotated[str, typer.Argument(metavar="PROMPT@VERSION", show_default=False)]
 
 _CREATED = 201
@@ -207,7 +208,7 @@ def unload(label: Label, url: Url = None, token: Token = None, as_json: Json = F
 
 def remove(
     label: Label,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
     url: Url = None,
     token: Token = None,
     as_json: Json = False,
@@ -221,7 +222,7 @@ def remove(
         prompt, version = split_label(label)
         path = version_path(prompt, version)
         if not yes:
-            _confirm(label)
+            confirm_removal(label)
         session.show(session.api.change("DELETE", path), views.removed)
 
 
@@ -277,8 +278,13 @@ def can_ask() -> bool:
     return sys.stdin.isatty()
 
 
-def _confirm(label: str) -> None:
+def confirm_removal(what: str) -> None:
+    """Ask a person whether something shall be removed; "no" ends the command.
+
+    Raises:
+        BadRequest: ``confirmation_needed``: nobody is there to answer.
+    """
     if not can_ask():
-        msg = f"Removing {label} needs --yes where nobody can be asked."
+        msg = f"Removing {what} needs --yes where nobody can be asked."
         raise BadRequest(msg, code="confirmation_needed")
-    typer.confirm(f"Remove {label} for good?", abort=True, err=True)
+    typer.confirm(f"Remove {what} for good?", abort=True, err=True)

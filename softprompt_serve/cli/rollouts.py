@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Annotated
 
@@ -46,7 +45,7 @@ def show(
     with connected(url, token, as_json=as_json) as session:
         answer = session.api.get(rollout_path(prompt))
         if spec:
-            print(json.dumps(answer.data["spec"], indent=2, ensure_ascii=False))
+            session.document(answer.data["spec"])
         else:
             session.show(answer, rollout_views.rollout)
 

@@ -66,6 +66,10 @@ class Session:
         else:
             output().print(view(answer.data))
 
+    def document(self, data: Any) -> None:
+        """Print a document of the answer's, as a person writes it to send it again."""
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
     def note(self, text: str) -> None:
         """Say something that is not the answer; on stderr where the answer is JSON."""
         output(stderr=self.as_json).print(text)

@@ -12,11 +12,13 @@ from starlette.responses import Response  # noqa: TC002 - FastAPI reads it
 
 from softprompt_serve.console.foresight import foresee, tied
 from softprompt_serve.console.gatekeeping import ROOT, CrossSite, check_origin, read_form, safe_next
+from softprompt_serve.console.gates import gates_before
 from softprompt_serve.console.pages import Visitor  # noqa: TC001 - FastAPI reads it
 from softprompt_serve.console.sessions import MOST_NAME_CHARS, check_name
 from softprompt_serve.console.web import COOKIE, ConsoleRoute, LoggedOut, Visit
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.server import rolling
+from softprompt_serve.server.promotion import Force
 from softprompt_serve.server.schemas import NAME, Name
 
 if TYPE_CHECKING:
@@ -135,17 +137,32 @@ async def make(sent: Checked, name: Name, verb: Verb) -> Response:
     if session is None or not generation.isdecimal() or len(generation) > _MOST_DIGITS:
         msg = "The form is not one of the console's; nothing was changed."
         raise BadRequest(msg, code="invalid_body")
-    version = form.get("version") or None
-    move = tied(
-        _move(service.rollouts.moves, verb, version, _line(form.get("reason", ""))),
-        form.get("tie", ""),
-    )
-    change = rolling.change if verb in _LOADING else rolling.make
+    version, why = form.get("version") or None, _line(form.get("reason", ""))
+    move = tied(_move(service.rollouts.moves, verb, version, why), form.get("tie", ""))
+    if_match, actor = int(generation), session.actor
     try:
-        await change(service, name, move, if_match=int(generation), actor=session.actor)
+        if verb in _LOADING:
+            force = _force(form, why)
+            await rolling.change(service, name, move, if_match=if_match, actor=actor, force=force)
+        else:
+            await rolling.make(service, name, move, if_match=if_match, actor=actor)
     except SoftpromptError as refused:
-        return await _confirmation(visit, name, verb, version, refused)
+        return await _confirmation(visit, name, verb, version, refused=refused, why=why)
     return visit.go(f"/prompts/{name}", done=verb)
+
+
+def _force(form: Form, why: str | None) -> Force | None:
+    """Whether the gates that were shown to fail are overruled.
+
+    Raises:
+        BadRequest: ``invalid_body``: they are, and nobody says why.
+    """
+    if "force" not in form:
+        return None
+    if why is None:
+        msg = "Whoever promotes a version past its gates has to say why."
+        raise BadRequest(msg, code="invalid_body", param="reason")
+    return Force(why, past=form["force"])
 
 
 async def _confirmation(
@@ -153,13 +170,17 @@ async def _confirmation(
     name: str,
     verb: Verb,
     version: str | None,
+    *,
     refused: SoftpromptError | None = None,
+    why: str | None = None,
 ) -> Response:
-    """The page before a change: what it does, or why it can't be made."""
+    """The page before a change: what it does and what gates say of it, or why it can't be made."""
     service = visit.state.require_service()
-    prompt, plan, problem = service.find_prompt(name), None, None
+    prompt, plan, gates, problem = service.find_prompt(name), None, None, None
     try:
         plan = await foresee(service.rollouts, name, _move(service.rollouts.moves, verb, version))
+        if plan.judged is not None:
+            gates = await gates_before(service, name, plan.judged)
     except SoftpromptError as error:
         problem = error
     shown = refused or problem
@@ -171,6 +192,8 @@ async def _confirmation(
         verb=verb,
         version=version,
         plan=plan,
+        gates=gates,
+        why=why or "",
         refused=refused,
         problem=problem,
         most=_MOST_REASON_CHARS,

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from softprompt_serve.console.figures import segments, tones_of
@@ -54,12 +54,14 @@ class Plan:
         generation: the rollout's, to which it is tied.
         before, after: the prompt's traffic.
         changes: False where nothing is to be done: it is so already.
+        judged: the version that the prompt's gates will be asked about, or None.
     """
 
     generation: int
     before: Side
     after: Side
     changes: bool
+    judged: str | None = None
 
     @property
     def tones(self) -> dict[str, int]:
@@ -101,8 +103,8 @@ async def foresee(rollouts: Rollouts, prompt: str, move: Move) -> Plan:
         plans.append(_plan(standing, new))
         return new
 
-    await asyncio.to_thread(rollouts.foresee, prompt, Move(move.name, work), if_match=None)
-    return plans[-1]
+    seen = await asyncio.to_thread(rollouts.foresee, prompt, Move(move.name, work), if_match=None)
+    return replace(plans[-1], judged=seen.judged)
 
 
 def tied(move: Move, tie: str) -> Move:

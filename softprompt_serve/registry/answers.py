@@ -5,7 +5,7 @@ The newest answers of all replicas are kept; the oldest make room, with all that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import delete, select
@@ -127,14 +127,7 @@ class Answers:
                 return None
             said = select(FeedbackRow.kind).where(FeedbackRow.response_id == response_id)
             before = set(session.scalars(said))
-            row: dict[str, Any] = {
-                "response_id": response_id,
-                "kind": reaction.kind,
-                "value": reaction.value,
-                "note": reaction.note,
-                "at": self._database.clock(session),
-            }
-            upsert(session, FeedbackRow, [row])
+            upsert(session, FeedbackRow, [self._row(session, response_id, reaction)])
             return Said(
                 new=reaction.kind not in before,
                 first=not before,
@@ -154,14 +147,7 @@ class Answers:
             before = session.get(EvaluationRow, (response_id, verdict.name))
             if before is not None:
                 return False, _verdict(before)
-            row = {
-                "response_id": response_id,
-                "name": verdict.name,
-                "passed": verdict.passed,
-                "score": verdict.score,
-                "note": verdict.note,
-                "at": self._database.clock(session),
-            }
+            row = self._row(session, response_id, verdict)
             session.execute(inserting(session, EvaluationRow), [row])
             return True, verdict
 
@@ -174,6 +160,11 @@ class Answers:
                 [_reaction(r) for r in session.scalars(reactions.order_by(FeedbackRow.at))],
                 [_verdict(v) for v in session.scalars(verdicts.order_by(EvaluationRow.at))],
             )
+
+    def _row(self, session: Session, response_id: str, said: Reaction | Verdict) -> dict[str, Any]:
+        """What is kept of it; it is said now, by the clock that all replicas have in common."""
+        at = self._database.clock(session)
+        return {"response_id": response_id, **asdict(said), "at": at}
 
     def _prune(self, session: Session) -> None:
         newest = select(AnswerRow.at).order_by(AnswerRow.at.desc())

@@ -32,7 +32,8 @@ class AuditEntry:
             ``version.wanted``, ``version.unwanted``, ``version.accepted``, ``alias.set``, ``alias.removed``,
             ``rollout.set``, ``rollout.weights``, ``rollout.advanced``, ``rollout.paused``,
             ``rollout.resumed``, ``rollout.promoted``, ``rollout.rolled_back``,
-            ``rollout.removed``, ``evaluation.add``, ``policy.set`` or ``policy.remove``.
+            ``rollout.removed``, ``evaluation.add``, ``evaluation.remove``, ``policy.set`` or
+            ``policy.remove``.
         prompt: the prompt's name.
         subject: the name of the version or alias, a run's id, ``rollout`` or ``policy``.
         detail: what else is worth knowing, such as the digest or the previous version.

@@ -1,5 +1,7 @@
 """Runs of evaluations in the catalogue: each is added once, whole, and never changes.
 
+:mod:`~softprompt_serve.registry.evidence_removal` takes them away again.
+
 A version's evidence stays when the version goes: its digest says what it was about, and the name
 means that digest for ever.
 """
@@ -120,14 +122,9 @@ class Evidence:
                 for at in range(0, len(found), _BATCH):
                     session.execute(insert(table.__table__), found[at : at + _BATCH])  # type: ignore[arg-type]
             session.get(StateRow, 1, with_for_update=True)
-            detail = {
-                "dataset": run.dataset,
-                "versions": sorted(run.digests),
-                "items": rows.head["items"],
-                "source": run.source,
-            }
             who = run.actor if actor is None else actor
-            step(session, Change(who, "evaluation.add", run.prompt, run.id, detail))
+            told = rows.counted.told()
+            step(session, Change(who, "evaluation.add", run.prompt, run.id, told))
             return True
 
     def heads(
@@ -177,10 +174,11 @@ class Evidence:
                 for head in heads
             ]
 
-    def count(self) -> int:
-        """How many runs there are of all prompts; grows with each, and never falls."""
+    def mark(self) -> tuple[int, float]:
+        """Another one, once runs of any prompt were added or removed: their number, and times."""
         with self._database.reading() as session:
-            return session.scalar(select(func.count()).select_from(RunRow)) or 0
+            count, at = session.execute(select(func.count(), func.sum(RunRow.at))).one()
+            return count, at or 0.0
 
     def summary(self, prompt: str | None = None) -> list[Result]:
         """What is known of each version in each cohort, from the newest run of its kind.

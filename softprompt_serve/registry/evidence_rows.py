@@ -61,16 +61,27 @@ class Head:
         bare = replace(run, scores=(), answers=(), totals=())
         return cls(bare, len(items), len(run.scores), len(run.answers), len(run.totals))
 
+    def told(self) -> dict[str, Any]:
+        """What the audit says of it."""
+        return {
+            "dataset": self.run.dataset,
+            "versions": sorted(self.run.digests),
+            "items": self.items,
+            "source": self.run.source,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """A run as rows.
 
     Attributes:
+        counted: the run without what it found.
         head: the values of its own row.
         parts: each other table with its rows.
     """
 
+    counted: Head
     head: dict[str, Any]
     parts: tuple[tuple[type[tables.Base], list[dict[str, Any]]], ...]
 
@@ -101,6 +112,7 @@ class Rows:
             for version, digest in run.digests.items()
         ]
         return cls(
+            counted,
             head,
             (
                 (RunVersionRow, versions),

@@ -8,7 +8,7 @@ that is in force, so that nothing can change in between.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.standing import Standing
     from softprompt_serve.registry.states import Next
     from softprompt_serve.registry.tables import VersionRow
-    from softprompt_serve.release.policy import Kind
-    from softprompt_serve.release.verdict import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,10 @@ def check_alias(
     Raises:
         Ungranted: a verdict is needed, and ``granted`` is none for this.
     """
-    subjects = {name: _subject(row) for name, row in rows.items()}
+    subjects = {
+        row.name: Subject.of(row.name, row.kind, row.digest, loaded=row.wanted)
+        for row in rows.values()
+    }
     policy = stored_policy(session, prompt).policy or default_policy(
         list(subjects.values()), aliases
     )
@@ -155,11 +156,6 @@ def check_not_baseline(session: Session, prompt: str, version: str) -> None:
             "remove the policy, first."
         )
         raise Conflict(msg, code="version_is_baseline", param="version")
-
-
-def _subject(row: VersionRow) -> Subject:
-    state: State = "alive" if row.wanted else "unloaded"
-    return Subject(row.name, cast("Kind", row.kind), row.digest, state)
 
 
 def _held(session: Session, prompt: str) -> set[str]:

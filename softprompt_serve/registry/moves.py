@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.states import Next
     from softprompt_serve.rollout.spec import RolloutSpec
     from softprompt_serve.router.ask import Labels
+    from softprompt_serve.telemetry.events import OperationName
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,12 @@ class Move:
     """One change.
 
     Attributes:
-        name: what it is called where it is told of, as an ``Operation``.
+        name: what it is called where it is told of.
         work: from a prompt's standing and the time (Unix, the database's clock) to the next state,
             or None where nothing is to change.
     """
 
-    name: str
+    name: OperationName
     work: Callable[[Session, Standing, float], Next | None]
 
     def __call__(self, session: Session, standing: Standing, now: float) -> Next | None:

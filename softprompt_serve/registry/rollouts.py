@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from softprompt_serve.errors import NotFound
-from softprompt_serve.registry.guard import check_next
+from softprompt_serve.registry.guard import Ungranted, check_next
 from softprompt_serve.registry.moves import Moves
 from softprompt_serve.registry.standing import NO_ROLLOUT, Standing
 from softprompt_serve.registry.tables import FindingsRow, RolloutHistoryRow, RolloutRow, to_json
@@ -50,6 +50,19 @@ class View:
     now: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a change would need.
+
+    Attributes:
+        needs: the versions that it would send traffic to.
+        judged: the version that the prompt's gates would be asked about, or None.
+    """
+
+    needs: frozenset[str] = frozenset()
+    judged: str | None = None
+
+
 class Rollouts:
     """Reads and changes rollouts; every method is safe to call from any thread.
 
@@ -83,13 +96,20 @@ class Rollouts:
             findings = (row.at, json.loads(row.data)) if row is not None and fresh else None
             return View(rollout, standing.production, findings, self._database.clock(session))
 
-    def foresee(self, prompt: str, move: Move, *, if_match: int | None) -> frozenset[str]:
-        """The versions that a change would send traffic to; raises what the change would."""
+    def foresee(self, prompt: str, move: Move, *, if_match: int | None) -> Foreseen:
+        """What a change would need; raises what the change would, but never ``Ungranted``."""
         with self._database.reading() as session:
             standing = Standing.of(session, prompt)
             standing.check(if_match)
             new = move(session, standing, self._database.clock(session))
-            return frozenset() if new is None else new.needs()
+            if new is None:
+                return Foreseen()
+            try:
+                if self._guarded:
+                    check_next(session, standing, new, None)
+            except Ungranted as asked:
+                return Foreseen(new.needs(), asked.version)
+            return Foreseen(new.needs())
 
     def make(
         self,

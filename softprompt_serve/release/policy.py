@@ -5,7 +5,6 @@ Shape alone is checked here; :mod:`softprompt_serve.release.gates` holds evidenc
 
 from __future__ import annotations
 
-import importlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
@@ -19,9 +18,10 @@ from pydantic import (
 )
 
 from softprompt_serve.errors import BadRequest
+from softprompt_serve.release.yaml_text import from_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 MAX_POLICY_BYTES: Final = 64 * 1024
 PROTECTED: Final = ("regulated", "long_context", "multilingual", "tool_calling")
@@ -226,7 +226,7 @@ def _read(given: bytes | str) -> dict[str, Any]:
     try:
         text = given.decode() if isinstance(given, bytes) else given
         json_like = text.lstrip().startswith("{")
-        data = json.loads(text) if json_like else _from_yaml(text)
+        data = json.loads(text) if json_like else from_yaml(text)
     except (ValueError, RecursionError) as error:
         msg = f"The policy can't be read as YAML or JSON: {error}."
         raise BadRequest(msg, code="invalid_policy") from error
@@ -234,16 +234,3 @@ def _read(given: bytes | str) -> dict[str, Any]:
         msg = "The policy is no mapping; expected fields such as `baseline: v1`."
         raise BadRequest(msg, code="invalid_policy")
     return data
-
-
-def _from_yaml(text: str) -> Any:
-    try:
-        yaml = importlib.import_module("yaml")  # comes with vLLM; a client alone does without
-    except ImportError as error:
-        msg = "PyYAML is not installed; write JSON"
-        raise ValueError(msg) from error
-    load: Callable[[str], Any] = yaml.safe_load
-    try:
-        return load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 CONFIDENCE: Final = 0.95
 _EVER: Final = 1e9
 _HUNDRED: Final = 100
-_UNLOADED: Final = "unloaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +154,8 @@ def demands_of(policy: Policy | None, contest: Contest) -> dict[tuple[str, str],
 
 
 def _subject(version: Data) -> Subject:
-    state = _UNLOADED if version["state"] == _UNLOADED else "alive"
-    return Subject(version["version"], version["kind"], version["digest"], state)  # type: ignore[arg-type]
+    loaded = version["state"] != "unloaded"
+    return Subject.of(version["version"], version["kind"], version["digest"], loaded=loaded)
 
 
 def _against(named: str, contest: Contest) -> str:

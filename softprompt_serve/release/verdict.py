@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,11 @@ class Subject:
     kind: Kind
     digest: str
     state: State = "alive"
+
+    @classmethod
+    def of(cls, name: str, kind: str, digest: str, *, loaded: bool) -> Self:
+        """A version that is not removed; ``loaded`` is whether it is wanted to answer."""
+        return cls(name, cast("Kind", kind), digest, "alive" if loaded else "unloaded")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The routes of evaluation runs: added once, whole, and read as runs or as a summary."""
+"""The routes of evaluation runs: added once, whole; read as runs or as a summary; removed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from softprompt_serve.errors import BadRequest, NotFound
+from softprompt_serve.errors import BadRequest
 from softprompt_serve.registry.evidence import Evidence
+from softprompt_serve.registry.evidence_removal import Removal, no_run
 from softprompt_serve.registry.evidence_rows import Head
 from softprompt_serve.release.evidence_shapes import RunIn, parse_run, to_document
 from softprompt_serve.server import evidence_shapes as shapes
@@ -91,6 +92,19 @@ async def get_run(name: schemas.Name, run: shapes.RunPath, evidence: Kept) -> Re
     return Response(text, media_type="application/json")
 
 
+@evidence_router.delete("/runs/{run}")
+async def remove_run(
+    name: schemas.Name, run: shapes.RunPath, service: Serving, actor: Actor = None
+) -> shapes.HeadOut:
+    """Take one run away for good; answers what it was."""
+    with operation(service.events.emit, "evaluation_remove", name, run, actor) as told:
+        removal = Removal(service.catalogue.database)
+        head = await asyncio.to_thread(removal.remove, name, run, actor=actor)
+        await service.feed.refresh()
+        told["dataset"] = head.run.dataset
+    return shapes.HeadOut.of(head)
+
+
 @evidence_router.get("/evaluations")
 async def get_evaluations(
     name: schemas.Name,
@@ -114,6 +128,5 @@ async def get_evaluations(
 def _document(evidence: Evidence, prompt: str, run_id: str) -> bytes:
     run = evidence.run(run_id)
     if run is None or run.prompt != prompt:
-        msg = f"{prompt} has no run {run_id}."
-        raise NotFound(msg, code="run_not_found", param="run")
+        raise no_run(prompt, run_id)
     return to_document(run)

@@ -27,7 +27,7 @@ RETRY_SECONDS: Final = 5.0
 class EvidenceGauges:
     """A companion of one service; one look at a time.
 
-    Adding a run is a change of the catalogue like any other, so every server hears of it.
+    Adding or removing a run is a change of the catalogue like any other, so every server hears of it.
 
     Args:
         service: whose catalogue is read.
@@ -48,7 +48,7 @@ class EvidenceGauges:
         self._settle = settle
         self._retry = retry
         self._evidence = Evidence(service.catalogue.database)
-        self._count = -1
+        self._mark: tuple[int, float] | None = None
         self._results: list[Result] = []
         self._failing = False
         self._changed = asyncio.Event()
@@ -66,11 +66,11 @@ class EvidenceGauges:
     async def look(self) -> bool:
         """Read and show; False if it can't be read now, which is logged once."""
         try:
-            # Runs only ever come; what is known is read again when there are more.
-            count = await asyncio.to_thread(self._evidence.count)
-            if count != self._count:
+            # A run never changes; what is known is read again once runs came or went.
+            mark = await asyncio.to_thread(self._evidence.mark)
+            if mark != self._mark:
                 self._results = await asyncio.to_thread(self._evidence.summary)
-                self._count = count
+                self._mark = mark
         except Unavailable as error:
             if not self._failing:
                 logger.warning("Evaluations can't be shown in metrics now: %s", error.message)

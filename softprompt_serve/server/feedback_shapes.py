@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -103,12 +104,7 @@ class ReactionOut(Shape):
     @classmethod
     def of(cls, reaction: Reaction) -> ReactionOut:
         """A reaction as it is kept."""
-        return cls(
-            kind=reaction.kind,
-            value=reaction.value,
-            note=reaction.note,
-            at=rfc3339(reaction.at),
-        )
+        return cls(**asdict(reaction) | {"at": rfc3339(reaction.at)})
 
 
 class VerdictOut(Shape):
@@ -123,13 +119,8 @@ class VerdictOut(Shape):
     @classmethod
     def of(cls, verdict: Verdict) -> VerdictOut:
         """A verdict as it is kept."""
-        return cls(
-            evaluation=verdict.name,
-            passed=verdict.passed,
-            score=verdict.score,
-            note=verdict.note,
-            at=rfc3339(verdict.at),
-        )
+        said = asdict(verdict)
+        return cls(evaluation=said.pop("name"), **said | {"at": rfc3339(verdict.at)})
 
 
 class SaidOut(Shape):

@@ -23,6 +23,7 @@ from softprompt_serve.server.judging import Judge
 from softprompt_serve.server.presence import Presence
 from softprompt_serve.server.promotion import grant
 from softprompt_serve.server.remembering import Remembering
+from softprompt_serve.server.retention import Tidying
 from softprompt_serve.server.service import Service
 from softprompt_serve.shadow.capture import Capture
 from softprompt_serve.telemetry.events import Applied, Feedback, RequestEvent
@@ -98,7 +99,7 @@ def following(
             alive=settings.replica_ttl_seconds,
         ),
     )
-    service.companions += [presence, Healing(service), controller]
+    service.companions += [presence, Healing(service), controller, Tidying(service)]
     return service
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from softprompt_serve.errors import BadRequest
 from softprompt_serve.registry.policies import NO_POLICY, SUBJECT, Policies
 from softprompt_serve.release.policy import parse_policy
 from softprompt_serve.server import schemas, verdicts
 from softprompt_serve.server.admin import Actor, OurRoute, Serving, router
+from softprompt_serve.server.changing import Change, tag, tag_asked
 from softprompt_serve.server.policy_shapes import GatesOut, PolicyOut
 from softprompt_serve.telemetry.operations import operation
 
@@ -27,7 +25,8 @@ policy_router = APIRouter(
     dependencies=router.dependencies,
 )
 
-_TAG: Final = re.compile(rf'(?:W/)?"([0-9a-f]{{16}}|{NO_POLICY})"|([0-9a-f]{{16}}|{NO_POLICY})')
+_TAG: Final = rf"[0-9a-f]{{16}}|{NO_POLICY}"
+_TAG_EXPECTED: Final = 'the ETag of a policy, such as "none"'
 _SCHEMA: Final = {"schema": {"$ref": "#/components/schemas/Policy"}}
 _BODY: Final[dict[str, Any]] = {
     "required": True,
@@ -35,37 +34,10 @@ _BODY: Final[dict[str, Any]] = {
 }
 
 
-def tag_asked(if_match: str | None) -> str | None:
-    """The tag that an ``If-Match`` asks for; None for no condition.
+class PolicyChange(Change[str]):
+    """A call that changes a prompt's policy; it is tied to the policy's tag."""
 
-    Raises:
-        BadRequest: ``invalid_if_match``.
-    """
-    if if_match is None or if_match.strip() == "*":
-        return None
-    if (found := _TAG.fullmatch(if_match.strip())) is None:
-        msg = f'If-Match is {if_match!r}; expected the ETag of a policy, such as "none", or *.'
-        raise BadRequest(msg, code="invalid_if_match", param="If-Match")
-    return found[1] or found[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A call that changes a prompt's policy.
-
-    Attributes:
-        service: what serves.
-        prompt: the prompt's name.
-        response: gets the ETag.
-        if_match: the tag of the policy to change, or None for any.
-        actor: who asks.
-    """
-
-    service: Service
-    prompt: str
-    response: Response
-    if_match: str | None
-    actor: str | None
+    __slots__ = ()
 
     @property
     def policies(self) -> Policies:
@@ -82,11 +54,12 @@ def _change(
         Header(description="Only change the policy with this ETag; `*` is any."),
     ] = None,
     actor: Actor = None,
-) -> Change:
-    return Change(service, name, response, tag_asked(if_match), actor)
+) -> PolicyChange:
+    asked = tag_asked(if_match, _TAG, _TAG_EXPECTED)
+    return PolicyChange(service, name, response, asked, actor)
 
 
-Changing = Annotated[Change, Depends(_change)]
+Changing = Annotated[PolicyChange, Depends(_change)]
 
 
 @policy_router.get("/policy")
@@ -140,7 +113,7 @@ async def get_gates(name: schemas.Name, version: schemas.VersionName, service: S
 
 async def _shown(service: Service, name: str, response: Response) -> PolicyOut:
     held = await asyncio.to_thread(verdicts.in_force, service, service.find_prompt(name))
-    response.headers["etag"] = f'"{held.stored.tag}"'
+    tag(response, held.stored.tag)
     return PolicyOut(
         prompt=name,
         policy=held.policy,

@@ -7,6 +7,8 @@ here the evidence is read, and the change is made again with what came of it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from softprompt_serve.release.verdict import Verdict
     from softprompt_serve.server.service import Service
+    from softprompt_serve.server.verdicts import Judged
 
 Made = TypeVar("Made")
 
@@ -46,9 +49,22 @@ class GatesFailed(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Force:
-    """Somebody promotes a version whatever the gates say, and says why."""
+    """Somebody promotes a version whatever the gates say, and says why.
+
+    Attributes:
+        reason: why.
+        past: the gates that this person knows to fail, as :func:`failing` names them; None is any.
+    """
 
     reason: str
+    past: str | None = None
+
+
+def failing(found: Judged) -> str:
+    """A digest of the policy and of the gates that fail; what each of them found is not in it."""
+    names = sorted(gate.name for gate in found.verdict.failed)
+    text = json.dumps([tag_of(found.held.policy), found.version.digest, names])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 async def admitted(
@@ -81,15 +97,15 @@ def grant(service: Service, prompt: str, version: str, force: Force | None = Non
     """Judge a version by the policy in force. Blocking.
 
     Raises:
-        GatesFailed: it failed, and nobody forces it.
+        GatesFailed: it failed, and nobody forces it, or not past what fails now.
         NotFound: the prompt or the version is gone.
     """
     subject = service.find_version(prompt, version)
     found = judged(service, service.find_prompt(prompt), subject)
     tag, verdict = tag_of(found.held.policy), found.verdict
-    if verdict is None or verdict.passed:
+    if verdict.passed:
         return Pass(version, subject.digest, tag)
-    if force is None:
+    if force is None or force.past not in {None, failing(found)}:
         raise GatesFailed(subject.label, verdict)
     failed = tuple(gate.name for gate in verdict.failed)
     return Pass(version, subject.digest, tag, failed, force.reason)

@@ -64,9 +64,10 @@ async def change(
     with operation(service.events.emit, move.name, prompt, "", actor) as told:
         await service.feed.refresh()  # the catalogue may know versions that the snapshot does not
         rollouts = service.rollouts
-        names = await asyncio.to_thread(rollouts.foresee, prompt, move, if_match=if_match)
+        foreseen = await asyncio.to_thread(rollouts.foresee, prompt, move, if_match=if_match)
         versions = service.find_prompt(prompt).versions
-        async with _resident(service, [versions[name] for name in names if name in versions]):
+        needed = [versions[name] for name in foreseen.needs if name in versions]
+        async with _resident(service, needed):
             made = await _make(service, prompt, move, if_match=if_match, actor=actor, force=force)
         told.update(_about(made, force))
     return made

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Response
@@ -18,6 +16,7 @@ from softprompt_serve.router.explain import trace
 from softprompt_serve.server import rolling, schemas
 from softprompt_serve.server import rollout_shapes as shapes
 from softprompt_serve.server.admin import Actor, OurRoute, Serving, router
+from softprompt_serve.server.changing import Change, tag, tag_asked
 
 if TYPE_CHECKING:
     from fastapi.exceptions import RequestValidationError
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
     from softprompt_serve.registry.snapshot import Rollout
     from softprompt_serve.router.ask import Labels
     from softprompt_serve.server.promotion import Force
-    from softprompt_serve.server.service import Service
 
-_GENERATION: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"|([0-9]{1,18})')
+_GENERATION: Final = r"[0-9]{1,18}"
+_GENERATION_EXPECTED: Final = 'a generation such as "3"'
 _SAID_TWICE: Final = "Value error, "
 
 
@@ -56,37 +55,10 @@ def _path(location: tuple[int | str, ...]) -> str | None:
     return ".".join(str(part) for part in location[1:] if part != "[key]") or None
 
 
-def generation_of(if_match: str | None) -> int | None:
-    """The generation that an ``If-Match`` asks for; None for no condition.
+class RolloutChange(Change[int]):
+    """A call that changes a prompt's rollout; it is tied to the rollout's generation."""
 
-    Raises:
-        BadRequest: ``invalid_if_match``.
-    """
-    if if_match is None or if_match.strip() == "*":
-        return None
-    if (found := _GENERATION.fullmatch(if_match.strip())) is None:
-        msg = f'If-Match is {if_match!r}; expected a generation such as "3", or *.'
-        raise BadRequest(msg, code="invalid_if_match", param="If-Match")
-    return int(found[1] or found[2])
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A call that changes a prompt's rollout: what it is tied to, and its answer's headers.
-
-    Attributes:
-        service: what serves.
-        prompt: the prompt's name.
-        response: gets the ETag.
-        if_match: the generation to change, or None for any.
-        actor: who asks.
-    """
-
-    service: Service
-    prompt: str
-    response: Response
-    if_match: int | None
-    actor: str | None
+    __slots__ = ()
 
     @property
     def moves(self) -> Moves:
@@ -127,16 +99,18 @@ def _change(
         Header(description='Only change this generation, as in `"3"`; `*` is any.'),
     ] = None,
     actor: Actor = None,
-) -> Change:
-    return Change(service, name, response, generation_of(if_match), actor)
+) -> RolloutChange:
+    asked = tag_asked(if_match, _GENERATION, _GENERATION_EXPECTED)
+    generation = None if asked is None else int(asked)
+    return RolloutChange(service, name, response, generation, actor)
 
 
 def _tagged(out: shapes.RolloutOut, response: Response) -> shapes.RolloutOut:
-    response.headers["etag"] = f'"{out.generation}"'
+    tag(response, out.generation)
     return out
 
 
-Changing = Annotated[Change, Depends(_change)]
+Changing = Annotated[RolloutChange, Depends(_change)]
 Reason = Annotated[shapes.ReasonIn | None, Body()]
 Weights = Annotated[
     dict[documents.Name, documents.Weight],

@@ -231,8 +231,7 @@ class Service:
             Conflict: ``version_aliased`` on unloading what `production` points at, or
                 ``version_in_use`` if requests outlast ``drain_seconds``.
         """
-        name = "load" if wanted else "unload"
-        with operation(self.events.emit, name, prompt, selector, actor):
+        with operation(self.events.emit, "load" if wanted else "unload", prompt, selector, actor):
             version = self.find_version(prompt, selector)
             if wanted:
                 await self.residency.ensure(version)

@@ -109,5 +109,4 @@ def judged(service: Service, prompt: Prompt, version: Version) -> Judged:
 
 
 def _subject(version: Version) -> Subject:
-    state = "alive" if version.wanted else "unloaded"
-    return Subject(version.version, version.kind, version.digest, state)  # type: ignore[arg-type]
+    return Subject.of(version.version, version.kind, version.digest, loaded=version.wanted)

@@ -19,6 +19,13 @@ FeedbackKind = Literal["thumbs_up", "thumbs_down", "escalation", "refund", "corr
 UNHAPPY: Final = frozenset({"thumbs_down", "escalation", "refund", "correction"})
 """Kinds of feedback that find fault with an answer."""
 
+OperationName = Literal[
+    "import", "load", "unload", "remove", "alias", "alias_remove", "rollout", "rollout_remove",
+    "weights", "advance", "pause", "resume", "promote", "rollback", "evaluation",
+    "evaluation_remove", "policy", "policy_remove", "verify",
+]  # fmt: skip
+"""Every change that there is; ``alias`` is a swap."""
+
 ShadowStage = Literal["offered", "shed", "compared", "scored"]
 
 
@@ -249,9 +256,7 @@ class Operation:
     """A change that was made here, or failed: an import, a swap, a promotion.
 
     Attributes:
-        name: ``import``, ``alias`` (a swap), ``alias_remove``, ``load``, ``unload``, ``remove``,
-            ``rollout``, ``weights``, ``rollout_remove``, ``pause``, ``resume``, ``promote``,
-            ``rollback``, ``advance``, ``evaluation``, ``policy`` or ``policy_remove``.
+        name: what was done.
         prompt: the prompt's name.
         subject: the version, alias or rollout that it was about, or "".
         actor: who asked, or None.
@@ -262,7 +267,7 @@ class Operation:
         attributes: what else there is to say, by names of ours without prefix.
     """
 
-    name: str
+    name: OperationName
     prompt: str
     subject: str
     actor: str | None

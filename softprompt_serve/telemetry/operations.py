@@ -13,13 +13,19 @@ from softprompt_serve.telemetry.events import Operation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from softprompt_serve.telemetry.events import OperationName
+
 PARENT: ContextVar[str | None] = ContextVar("softprompt_parent", default=None)
 """``traceparent`` of the admin call that is being answered, if it had one."""
 
 
 @contextmanager
 def operation(
-    tell: Callable[[Operation], None], name: str, prompt: str, subject: str, actor: str | None
+    tell: Callable[[Operation], None],
+    name: OperationName,
+    prompt: str,
+    subject: str,
+    actor: str | None,
 ) -> Iterator[dict[str, Any]]:
     """Tell of the change that is made inside, done or failed.
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import REGISTRY
 
 from softprompt_serve import __version__
+from softprompt_serve.app import attach
 from softprompt_serve.artifact import Limits
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
 from softprompt_serve.registry.objects import open_blobs
-from softprompt_serve.server.app import attach
 from softprompt_serve.server.auth import admin_token
 from softprompt_serve.server.evidence_gauges import EvidenceGauges
 from softprompt_serve.server.gauges import Gauges

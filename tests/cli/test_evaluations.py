@@ -269,6 +269,20 @@ def test_stored_runs_are_listed_and_shown(cli: Cli, tmp_path: Path) -> None:
     assert cli.json("eval", "show", "support", run.id)["id"] == run.id
 
 
+def test_a_stored_run_is_removed_once_that_is_confirmed(cli: Cli, tmp_path: Path) -> None:
+    added = cli.json("import", "-p", "support", "--text", "Sort tickets.", "--version", "v1")
+    path = tmp_path / "run.json"
+    run = scored({"v1": added["digest"]})
+    path.write_bytes(to_document(run))
+    cli("eval", "upload", str(path))
+    asked = ("eval", "remove", "support", run.id)
+    assert "confirmation_needed" in cli(*asked, stdin="y\n", fails=1).stderr
+    assert run.id in cli("eval", "list", "support").stdout
+    assert f"Removed run {run.id}: v1 on tickets" in cli(*asked, "--yes").stdout
+    assert run.id not in cli("eval", "list", "support").stdout
+    assert "run_not_found" in cli(*asked, "--yes", fails=1).stderr
+
+
 def test_a_prompt_without_runs_says_how_to_make_one(cli: Cli) -> None:
     cli("import", "-p", "support", "--text", "Sort tickets.")
     assert "softprompt-serve eval run" in cli("eval", "list", "support").stdout
@@ -277,6 +291,7 @@ def test_a_prompt_without_runs_says_how_to_make_one(cli: Cli) -> None:
 @pytest.mark.parametrize("name", ["../runs", "", "a/b"])
 def test_what_is_no_runs_id_is_refused_before_any_call(cli: Cli, name: str) -> None:
     assert "invalid_run" in cli("eval", "show", "support", name, fails=1).stderr
+    assert "invalid_run" in cli("eval", "remove", "support", name, "--yes", fails=1).stderr
 
 
 def test_the_demos_tickets_are_scored_as_the_demo_scores_them(

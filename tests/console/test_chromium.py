@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from console_pictures import chromium
-from console_scene import Scene, midway, served
+from console_scene import Scene, judged, midway, served
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from softprompt_serve.testing import ADMIN_TOKEN
@@ -74,8 +74,18 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def tab(browser: Browser, scene: Scene) -> Iterator[Open]:
+def guarded(tmp_path: Path) -> Iterator[Scene]:
+    """Policies are enforced: `support`'s v2 fails two gates of five, v3 none."""
+    with served(tmp_path, promotion_gates="enforce") as found:
+        judged(found)
+        yield found
+
+
+@pytest.fixture
+def tab(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Opens tabs; at the end Chromium must have had nothing to complain about."""
+    wanted = "guarded" if "guarded" in request.fixturenames else "scene"
+    scene: Scene = request.getfixturevalue(wanted)
     with contextlib.ExitStack() as stack:
         tabs = []
 
@@ -317,6 +327,40 @@ def test_it_can_be_walked_through_by_keyboard(tab: Open) -> None:
     expect(ada.page.locator(":focus")).to_have_text("Promote v3 …")
     ada.page.keyboard.press("Enter")
     ada.sees("Promote v3 of support?")
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_gates_that_fail_are_seen_before_and_can_be_forced(
+    tab: Open, guarded: Scene, scripts: bool
+) -> None:
+    ada = tab(java_script_enabled=scripts)
+    ada.log_in()
+    ada.sees("support")
+    ada.open("/prompts/support/promote")
+    ada.sees("This promotion will be refused", ".judged")
+    ada.sees("hold exact_match on support-ood", ".fails >> nth=0")
+    ada.sees("v2 has to come down to", ".fails >> nth=1")
+    expect(ada.page.locator(".gates").last).to_be_hidden()
+    ada.page.get_by_text("3 gates pass").click()
+    expect(ada.page.get_by_text("win exact_match on support-test")).to_be_visible()
+    ada.confirm("Force v2 past 2 gates")  # the browser itself asks for box and reason
+    assert guarded.rollout("support")["production"] == "v1"
+    ada.page.get_by_label("Promote v2 although it fails 2 gates").check()
+    ada.confirm("Force v2 past 2 gates", "An outage leaves us no choice.")
+    ada.sees("Promoted.")
+    assert guarded.rollout("support")["production"] == "v2"
+
+
+def test_what_passes_its_gates_needs_no_force(tab: Open, guarded: Scene) -> None:
+    ada = tab(viewport={"width": 390, "height": 800})
+    ada.log_in()
+    ada.sees("support")
+    ada.open("/prompts/support/promote?version=v3")
+    ada.sees("all 5 pass", ".judged")
+    assert ada.page.evaluate("document.documentElement.scrollWidth") <= 390
+    ada.confirm("Promote v3")
+    ada.sees("Promoted.")
+    assert guarded.rollout("support")["production"] == "v3"
 
 
 def test_what_users_wrote_runs_nowhere(tab: Open, scene: Scene) -> None:

@@ -8,8 +8,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -22,12 +23,14 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from measured import TARIFF, Measured
 from observability.queries import BOARDS, JSON, everything, rules
 
+from softprompt_serve.telemetry.events import OperationName
 from softprompt_serve.telemetry.rollout_metrics import STATES as EXISTING_STATES
 
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 OF_PROMETHEUS = {"job", "instance", "le"}
 SELECTED = re.compile(r"\b(softprompt_[a-z_]+)(?:\{([^}]*)\})?")
 GROUPED = re.compile(r"\b(?:by|on|ignoring|group_left|group_right) \(([^)]*)\)")
+MARKED = re.compile(r'operation=~"([^"]*)"')
 LEGEND = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -197,6 +200,13 @@ def test_promotions_and_rollbacks_are_marked(name: str) -> None:
     assert 'operation=~"promote"' in marks["Promotions"]["expr"]
     assert 'operation=~"rollback"' in marks["Rollbacks"]["expr"]
     assert all(found["enable"] for found in marks.values())
+
+
+@pytest.mark.parametrize("name", sorted(BOARDS))
+def test_every_operation_is_marked_once(name: str) -> None:
+    marks = BOARDS[name]["annotations"]["list"]
+    shown = [MARKED.findall(mark["expr"])[0].split("|") for mark in marks]
+    assert sorted(chain.from_iterable(shown)) == sorted(get_args(OperationName))
 
 
 def test_states_are_those_that_there_are() -> None:

@@ -18,6 +18,7 @@ from server.conftest import Api
 from softprompt_serve.registry.evidence_rows import canonical
 from softprompt_serve.release.evidence import Run
 from softprompt_serve.release.evidence_shapes import parse_run, to_document
+from softprompt_serve.server.retention import Tidying
 from softprompt_serve.telemetry.events import Operation
 
 Serve = Callable[..., AbstractAsyncContextManager[Api]]
@@ -243,3 +244,33 @@ async def test_openapi_knows_what_a_run_looks_like(serve: Serve) -> None:
         assert set(schema["components"]["schemas"][name]["properties"]) == set(
             Run.__dataclass_fields__
         )
+
+
+async def test_a_run_is_removed_and_told_of(serve: Serve) -> None:
+    async with serve() as api:
+        await send(api, scored(await two_versions(api)))
+        told: list[Operation] = []
+        api.service.events.listen(Operation, told.append)
+        answer = await api.client.delete(f"{RUNS}/{RUN_ID}", params={"actor": "ada"})
+        assert (answer.status_code, answer.json()["id"]) == (200, RUN_ID)
+        assert (await api.client.get(f"{RUNS}/{RUN_ID}")).status_code == 404
+        assert [(one.name, one.subject, one.actor) for one in told] == [
+            ("evaluation_remove", RUN_ID, "ada")
+        ]
+
+
+async def test_a_run_that_is_not_there_can_t_be_removed(serve: Serve) -> None:
+    async with serve() as api:
+        await two_versions(api)
+        answer = await api.client.delete(f"{RUNS}/{RUN_ID}")
+        assert (answer.status_code, code_of(answer)) == (404, "run_not_found")
+
+
+async def test_a_server_removes_what_its_settings_do_not_keep(serve: Serve) -> None:
+    async with serve(evidence_runs=1) as api:
+        digests = await two_versions(api)
+        for number in range(3):
+            await send(api, scored(digests, id=run_id(number), at=AT + number))
+        assert await Tidying(api.service).tidy() == 2
+        left = (await api.client.get(RUNS)).json()["data"]
+        assert [run["id"] for run in left] == [run_id(2)]

@@ -32,9 +32,12 @@ MARKS: Final = {
     "Rollbacks": ("rollback", "#E02F44"),
     "Weights and steps": ("advance|weights|rollout|rollout_remove", "#3274D9"),
     "Pauses": ("pause|resume", "#FF9830"),
-    "Swaps of an alias": ("alias", "#A352CC"),
+    "Swaps of an alias": ("alias|alias_remove", "#A352CC"),
+    "Versions": ("import|load|unload|remove|verify", "#8AB8FF"),
+    "Evaluations": ("evaluation|evaluation_remove", "#B0B8C4"),
+    "Policies": ("policy|policy_remove", "#E0B400"),
 }
-"""Annotations: the operations that each shows, and its colour."""
+"""Annotations: the operations that each shows, and its colour. Together they show every operation."""
 
 
 def dashboard(

@@ -1,4 +1,4 @@
-"""Adds our routes and middleware to vLLM's web application."""
+"""Adds the admin API, the console and our middleware to vLLM's web application."""
 
 from __future__ import annotations
 
