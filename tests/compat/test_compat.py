@@ -12,15 +12,14 @@ from pathlib import Path
 
 import compat
 import pytest
-from compat import Release, Result
+from compat import SEAMS, Release, Result
 from compat_sources import NotFoundInSourcesError, Sources
 from progress import StepFailedError
 
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.vllm_plugin.seam import Seam, resolve
-from softprompt_serve.vllm_plugin.seams import ENGINE_SEAMS, SERVER_SEAMS, SUPPORTED
+from softprompt_serve.vllm_plugin.seams import SUPPORTED
 
-SEAMS = [*ENGINE_SEAMS, *SERVER_SEAMS]
 CALLED = [seam for seam in SEAMS if seam.parameters is not None]
 QUOTED = [seam for seam in SEAMS if seam.mentions]
 READ = [seam for seam in SEAMS if seam.attributes]
@@ -84,7 +83,7 @@ def test_every_use_of_ours_is_as_installed(installed: Sources) -> None:
 def test_imports_of_ours_are_compared_too(installed: Sources) -> None:
     compared = {result.path: result.why for result in compat.compare(installed)}
     assert compared["vllm.inputs:tokens_input"] == "imported by probe.py"
-    assert compared["vllm.entrypoints.cli.serve:ServeSubcommand.cmd"] == "imported by launch.py"
+    assert compared["vllm.sampling_params:RequestOutputKind.DELTA"] == "imported by answering.py"
 
 
 def test_vllm_is_not_imported_to_compare() -> None:

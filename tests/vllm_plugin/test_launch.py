@@ -8,6 +8,7 @@ import pytest
 
 from softprompt_serve.errors import BadRequest, StartupRefused
 from softprompt_serve.vllm_plugin import launch, seam, seams
+from softprompt_serve.vllm_plugin.seam import Seam
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 OURS = [
@@ -123,3 +124,14 @@ def test_vllm_traces_to_where_we_do_unless_told_otherwise() -> None:
     added = launch.serve_environment(environ)
     assert added["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "grpc"
     assert launch.serve_environment({}).keys() == {"VLLM_PLUGINS"}
+
+
+@pytest.mark.usefixtures("_clean_environment")
+def test_a_vllm_whose_own_command_moved_ends_the_start_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = Seam("vllm.entrypoints.launchers.cli_args:gone", "parse flags", "none needed")
+    monkeypatch.setattr(seams, "LAUNCH_SEAMS", (moved,))
+    with pytest.raises(StartupRefused, match="needed to parse flags") as caught:
+        launch.serve(["model"])
+    assert caught.value.code == "vllm_seam_moved"

@@ -6,17 +6,19 @@ import pytest
 
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.vllm_plugin import seam, seams
-from softprompt_serve.vllm_plugin.seams import ENGINE_SEAMS, SERVER_SEAMS, Seam
+from softprompt_serve.vllm_plugin.seams import ENGINE_SEAMS, LAUNCH_SEAMS, SERVER_SEAMS, Seam
+
+EVERY = [*ENGINE_SEAMS, *SERVER_SEAMS, *LAUNCH_SEAMS]
 
 PATCHED = "vllm.v1.worker.gpu_input_batch:InputBatch.add_request"
 
 
-@pytest.mark.parametrize("seam", [*ENGINE_SEAMS, *SERVER_SEAMS], ids=lambda seam: seam.path)
+@pytest.mark.parametrize("seam", EVERY, ids=lambda seam: seam.path)
 def test_every_seam_is_where_it_was(seam: Seam) -> None:
     seam.verify()
 
 
-@pytest.mark.parametrize("seam", [*ENGINE_SEAMS, *SERVER_SEAMS], ids=lambda seam: seam.path)
+@pytest.mark.parametrize("seam", EVERY, ids=lambda seam: seam.path)
 def test_every_seam_says_why_and_how_it_goes_away(seam: Seam) -> None:
     assert seam.why
     assert seam.way_out
