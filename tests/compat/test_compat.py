@@ -167,3 +167,14 @@ def test_something_else_than_a_release_of_vllm_is_refused(
         compat.main([text])
     assert ended.value.code == 2
     assert "expected" in capsys.readouterr().err
+
+
+def test_the_document_says_how_many_names_are_compared_and_what_is_supported(
+    installed: Sources,
+) -> None:
+    page = (compat.ROOT / "docs" / "compatibility.md").read_text()
+    compared = len(list(compat.compare(installed)))
+    assert f"names that differ, of {compared} |" in page
+    for name in compat.DISTRIBUTIONS:
+        for version in SUPPORTED:
+            assert f"| `{name}` {version} | 0 | supported |" in page
