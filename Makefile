@@ -18,7 +18,7 @@ INSTALLED := .venv-wheel/bin
 INSTALLED_ENV := PYTHONSAFEPATH=1 DEMO_MODEL="$(DEMO_MODEL)"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format docs compat train lock clean
+.PHONY: help serve test check lint format docs compat mutate train lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,6 +63,10 @@ docs: ## Write docs/settings.md and the dashboards
 compat: ## Compare what is used of vLLM with its other releases (RELEASES="0.33.0 …")
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python scripts/compat.py $(RELEASES)
+
+mutate: ## Break the overlay on purpose, 50 ways, and see that a test fails for each
+	@$(PYTHON) scripts/bootstrap.py --with demo --with test
+	@$(BIN)/python scripts/mutate.py
 
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo

@@ -305,6 +305,14 @@ async def test_a_soft_version_puts_its_placeholders_first_and_salts_the_blocks(
         assert prompt["cache_salt"] == salt_for(server.version().digest, None)
 
 
+async def test_the_handler_gets_placeholders_and_salt_from_the_renderer(serving: Serving) -> None:
+    async with serving() as server:
+        with calling():
+            _, (rendered,) = await server.renderer.render_chat(request())
+        assert rendered["prompt_token_ids"] == [PLACEHOLDER] * ROWS + VISIBLE
+        assert rendered.get("cache_salt") == salt_for(server.version().digest, None)
+
+
 async def test_the_engine_gets_the_reference_that_workers_act_on(serving: Serving) -> None:
     async with serving() as server:
         with calling():
@@ -625,6 +633,14 @@ async def test_a_handler_that_did_not_render_is_stopped_before_the_engine(
             assert scope.error is caught.value
         assert caught.value.code == "softprompt_not_rendered"
         assert server.plain[2].calls == []
+
+
+async def test_a_text_that_was_not_added_is_missed_before_the_engine(serving: Serving) -> None:
+    async with serving() as server:
+        with calling(pinned="v3"):
+            await server.handler._check_model(request())
+            with pytest.raises(Unavailable):
+                server.engine.generate({"prompt_token_ids": VISIBLE}, params(), "r1")
 
 
 @pytest.mark.parametrize(
