@@ -381,7 +381,7 @@ FAILING = (
         _FAIL_CLOSED,
         "_fail(self, failed)",
         "pass",
-        f"{_FAILING}::test_a_marked_request_ends_with_an_error_in_the_same_step",
+        f"{_FAILING}::test_a_failed_requests_blocks_are_never_reused",
     ),
     Mutation(
         "blocks of a request that ended with a failed one stay in the prefix cache",
