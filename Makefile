@@ -2,6 +2,7 @@
 #
 # make serve: MODEL (a vLLM model; empty: the demo), PORT, ARGS (any flags of `vllm serve`)
 # make test, make check: PYTEST (arguments of pytest)
+# make compat: RELEASES (of vLLM; empty: those supported and their neighbours)
 # ACCELERATOR=cpu|cuda overrules what is detected; TORCH_INDEX: see scripts/bootstrap.py
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ INSTALLED := .venv-wheel/bin
 INSTALLED_ENV := PYTHONSAFEPATH=1 DEMO_MODEL="$(DEMO_MODEL)"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format docs soak train lock clean
+.PHONY: help serve test check lint format docs compat mutate soak train lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -65,6 +66,14 @@ soak: ## Ask at random for MINUTES (30) while versions change, and check every a
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/soak.py --demo "$(DEMO_MODEL)" --minutes $(MINUTES)
 
+compat: ## Compare what is used of vLLM with its other releases (RELEASES="0.33.0 …")
+	@$(PYTHON) scripts/bootstrap.py --with demo --with test
+	@$(BIN)/python scripts/compat.py $(RELEASES)
+
+mutate: ## Break the overlay on purpose, 50 ways, and see that a test fails for each
+	@$(PYTHON) scripts/bootstrap.py --with demo --with test
+	@$(BIN)/python scripts/mutate.py
+
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
@@ -76,4 +85,4 @@ lock: ## Write requirements/ from pyproject.toml (UPGRADE=1: newest of everythin
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove the environments and caches
-	rm -rf .venv .venv-wheel .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-wheel .venv.lock .compat .mypy_cache .ruff_cache .pytest_cache .hypothesis

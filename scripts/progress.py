@@ -37,7 +37,7 @@ def note(text: str) -> None:
     print(f"  {text}", flush=True)
 
 
-def step(title: str, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+def step(title: str, command: Sequence[str], env: Mapping[str, str] | None, log: Path) -> None:
     """Run `command`, silently but for one line that counts seconds on a terminal.
 
     Its output goes to `log`, which is kept.

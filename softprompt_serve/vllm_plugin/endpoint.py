@@ -32,7 +32,7 @@ from softprompt_serve.telemetry.metrics import Metrics
 from softprompt_serve.telemetry.redaction import SECRETS
 from softprompt_serve.telemetry.spans import Describer
 from softprompt_serve.telemetry.tracing import Tracing
-from softprompt_serve.vllm_plugin import logs, probe, seams
+from softprompt_serve.vllm_plugin import logs, probe, seam, seams
 from softprompt_serve.vllm_plugin.guard import EngineGuard
 from softprompt_serve.vllm_plugin.identity import identify
 from softprompt_serve.vllm_plugin.inputs import counting
@@ -92,7 +92,7 @@ class SoftpromptEndpoint:
         config = engine.vllm_config
         if REGISTRATION.problem:
             raise StartupRefused(REGISTRATION.problem)
-        seams.verify(seams.SERVER_SEAMS)
+        seam.verify(seams.SERVER_SEAMS)
         probe.check_configuration(config, args, dict(os.environ))
         workers = EngineWorkers(engine)
         await probe.check_workers(workers)

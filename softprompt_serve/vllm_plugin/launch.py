@@ -16,7 +16,7 @@ from softprompt_serve.errors import StartupRefused
 from softprompt_serve.settings import load_settings
 from softprompt_serve.telemetry.otlp import vllm_tracing
 from softprompt_serve.telemetry.redaction import protect
-from softprompt_serve.vllm_plugin import logs, seams
+from softprompt_serve.vllm_plugin import logs, seam, seams
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def serve(arguments: Sequence[str]) -> None:
     """Run vLLM's OpenAI server with soft prompts until it is told to stop.
 
     Raises:
-        StartupRefused: no vLLM, or one that isn't supported.
+        StartupRefused: no vLLM, one that isn't supported, or one whose own command moved.
         BadRequest: a bad setting.
     """
     settings = load_settings()
@@ -92,6 +92,7 @@ def serve(arguments: Sequence[str]) -> None:
     if not _names_model(arguments):
         msg = "Name a model: softprompt-serve serve MODEL [flags of vllm serve]."
         raise StartupRefused(msg, code="model_missing")
+    seam.verify(seams.LAUNCH_SEAMS)
     # vLLM parses sys.argv again when it builds its parser's defaults.
     sys.argv = ["vllm", "serve", *serve_arguments(arguments)]
     from vllm.entrypoints.cli.serve import ServeSubcommand  # noqa: PLC0415 - after VLLM_PLUGINS

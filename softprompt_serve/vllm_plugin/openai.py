@@ -70,6 +70,8 @@ class PromptedRenderer:
             scope = current()
             try:
                 carry.refuse_forged(request, self.service.settings)
+                if scope.decision is None and not request.model:
+                    return await render(request, **kwargs)  # vLLM's own trial of a template
                 decision = await self.resolver.decide(request, scope)
                 if decision is None:
                     return await render(request, **kwargs)

@@ -16,7 +16,7 @@ from softprompt_serve.bank.tensors import Bank
 from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.settings import load_settings
 from softprompt_serve.telemetry.redaction import protect
-from softprompt_serve.vllm_plugin import fail_closed, logs, overlay, seams
+from softprompt_serve.vllm_plugin import fail_closed, logs, overlay, seam, seams
 from softprompt_serve.vllm_plugin.placeholder import placeholder_id
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def register() -> None:
         settings = load_settings()
         protect(settings, os.environ)
         seams.check_version(allow_unsupported=settings.allow_unsupported_vllm)
-        seams.verify(seams.ENGINE_SEAMS)
+        seam.verify(seams.ENGINE_SEAMS)
     except SoftpromptError as error:
         REGISTRATION.problem = error.message
         logger.error("softprompt-serve stays inactive: %s", error.message)  # noqa: TRY400
@@ -54,14 +54,14 @@ def register() -> None:
 
 def _patch() -> None:
     state = overlay.OVERLAY
-    overlay.patch_v1(seams.resolve(seams.V1_RUNNER), state)
-    overlay.patch_v2(seams.resolve(seams.V2_STATE), state)
-    worker = seams.resolve(seams.WORKER)
-    async_output = seams.resolve(seams.ASYNC_OUTPUT)
+    overlay.patch_v1(seam.resolve(seams.V1_RUNNER), state)
+    overlay.patch_v2(seam.resolve(seams.V2_STATE), state)
+    worker = seam.resolve(seams.WORKER)
+    async_output = seam.resolve(seams.ASYNC_OUTPUT)
     fail_closed.patch_worker(worker, async_output, state)
     _patch_load_model(worker, state)
-    fail_closed.patch_scheduler(seams.resolve(seams.SCHEDULER))
-    fail_closed.patch_engine_core(seams.resolve(seams.ENGINE_CORE), placeholder_id)
+    fail_closed.patch_scheduler(seam.resolve(seams.SCHEDULER))
+    fail_closed.patch_engine_core(seam.resolve(seams.ENGINE_CORE), placeholder_id)
 
 
 def _patch_load_model(worker: type[Any], state: overlay.Overlay) -> None:

@@ -1,71 +1,20 @@
 """Every place where we reach into vLLM: what, why, on which versions it was read, and the way out.
 
-``verify`` runs in each process before anything is patched. A seam that moved is refused by name.
+``seam.verify`` compares them in each process before anything is patched; a seam that moved is refused by
+name. ``make compat`` compares them with releases that aren't installed (docs/compatibility.md). Imports
+of vLLM's names stand where they are used, and are found there by ``make compat``.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NoReturn
 
 from softprompt_serve.errors import StartupRefused
+from softprompt_serve.vllm_plugin.reads import ENGINE_READS, SERVER_READS
+from softprompt_serve.vllm_plugin.seam import Seam
 
 SUPPORTED = ("0.32.0",)
 """vLLM releases on which the whole test-suite ran."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seam:
-    """One attribute of vLLM that we patch, wrap or read.
-
-    Attributes:
-        path: ``module:attribute.path``.
-        parameters: the names its signature must have, in order, or None if it isn't callable.
-        mentions: text that its source must contain, because we depend on it.
-        why: what we do there.
-        way_out: what upstream would need for the patch to go away.
-    """
-
-    path: str
-    why: str
-    way_out: str
-    parameters: tuple[str, ...] | None = None
-    mentions: tuple[str, ...] = ()
-
-    def resolve(self) -> Any:
-        """The object itself.
-
-        Raises:
-            StartupRefused: if it isn't there, naming the seam.
-        """
-        try:
-            return resolve(self.path)
-        except (ImportError, AttributeError) as error:
-            self._refuse("can't be found", str(error), error)
-
-    def verify(self) -> None:
-        """Check signature and source.
-
-        Raises:
-            StartupRefused: ``vllm_seam_moved``.
-        """
-        found = self.resolve()
-        if self.parameters is not None:
-            actual = tuple(inspect.signature(found).parameters)
-            if actual[: len(self.parameters)] != self.parameters:
-                self._refuse("takes other parameters", f"{actual}, expected {self.parameters}")
-        if self.mentions:
-            source = inspect.getsource(found)
-            for text in self.mentions:
-                if text not in source:
-                    self._refuse("does something else", f"no mention of `{text}`")
-
-    def _refuse(self, how: str, detail: str, cause: Exception | None = None) -> NoReturn:
-        msg = f"vLLM's {self.path} {how} ({detail}); it is needed to {self.why}."
-        raise StartupRefused(msg, code="vllm_seam_moved") from cause
 
 
 _FIRST_ROWS = "a public hook for resident embeddings of a request's first rows"
@@ -174,6 +123,7 @@ ENGINE_SEAMS = (
         mentions=("request.cache_salt",),
     ),
     Seam(f"{ASYNC_OUTPUT}.get_output", "mark asynchronous outputs", _ONE_FAILS, ("self",)),
+    *ENGINE_READS,
 )
 
 SERVER_SEAMS = (
@@ -203,16 +153,46 @@ SERVER_SEAMS = (
         ("self", "prompt", "sampling_params", "request_id"),
     ),
     Seam(f"{ENGINE}.collective_rpc", "load and unload versions", "none needed", ("self", "method")),
+    *SERVER_READS,
 )
 
-
-def resolve(path: str) -> Any:
-    """The object at ``module:attribute.path``."""
-    module, _, attributes = path.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in attributes.split("."):
-        found = getattr(found, part)
-    return found
+LAUNCH_SEAMS = (
+    Seam(
+        "vllm.entrypoints.launchers.cli_args:make_arg_parser",
+        "parse the flags of `vllm serve`",
+        "none needed",
+        ("parser",),
+    ),
+    Seam(
+        "vllm.entrypoints.launchers.cli_args:validate_parsed_serve_args",
+        "refuse flags that don't go together",
+        "none needed",
+        ("args",),
+    ),
+    Seam(
+        "vllm.entrypoints.launchers.cli_args:FrontendArgs",
+        "add flags to `vllm serve`, and read those given",
+        "none needed",
+        attributes=(
+            *("enable_prompt_tokens_details", "api_key", "chat_template"),
+            "disable_access_log_for_endpoints",
+        ),
+    ),
+    Seam(
+        "vllm.entrypoints.serve.utils.api_utils:cli_env_setup",
+        "start processes as `vllm serve` does",
+        "none needed",
+        (),
+    ),
+    Seam(
+        "vllm.logger:configure_logging_from_args",
+        "log as `vllm serve` does",
+        "none needed",
+        ("args",),
+    ),
+    Seam("vllm.entrypoints.cli.serve:ServeSubcommand.cmd", "serve", "none needed", ("args",)),
+)
+"""What ``softprompt-serve serve`` needs beside; a plain ``vllm serve`` does without."""
 
 
 def installed_vllm() -> tuple[str, str] | None:
@@ -242,13 +222,3 @@ def check_version(*, allow_unsupported: bool) -> None:
             "SOFTPROMPT_ALLOW_UNSUPPORTED_VLLM=true tries all the same."
         )
         raise StartupRefused(msg, code="vllm_unsupported")
-
-
-def verify(seams: tuple[Seam, ...]) -> None:
-    """Verify each seam.
-
-    Raises:
-        StartupRefused: ``vllm_seam_moved``, for the first that moved.
-    """
-    for seam in seams:
-        seam.verify()

@@ -169,6 +169,20 @@ def test_the_least_recently_placed_is_evicted_first() -> None:
     assert slots.place("c", 2) == (Slot("c", 0, 2), ("a",))
 
 
+def test_an_evicted_version_has_no_rows_any_more() -> None:
+    slots = Slots(4)
+    slots.place("a", 4)
+    slots.place("b", 4)
+    assert slots.find("a") is None
+    assert slots.hold("a", "r") is None
+
+
+def test_the_next_version_begins_where_the_last_one_ends() -> None:
+    slots = Slots(6)
+    slots.place("a", 2)
+    assert slots.place("b", 3) == (Slot("b", 2, 3), ())
+
+
 def test_placing_again_counts_as_use() -> None:
     slots = Slots(4)
     slots.place("a", 2)

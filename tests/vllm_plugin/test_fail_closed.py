@@ -158,7 +158,7 @@ def test_a_marked_request_ends_with_an_error_in_the_same_step(
     scheduler.add_request(make_request("a", PROMPT, SALT))
     step = scheduler.schedule()
     outputs = scheduler.update_from_output(step, marked(output(a=[5]), "a"))
-    assert finished(outputs)["a"] == FinishReason.ERROR
+    assert finished(outputs).get("a") == FinishReason.ERROR
     assert tokens(outputs)["a"] == []
     assert not scheduler.requests
 
@@ -225,6 +225,22 @@ def test_a_request_scheduled_onto_failed_blocks_ends_with_them(
     assert finished(outputs) == {"a": FinishReason.ERROR, "b": FinishReason.ERROR}
     late = scheduler.update_from_output(second, output(b=[7]))
     assert not late or not late[0].outputs
+
+
+def test_blocks_of_a_request_that_ended_with_a_failed_one_are_never_reused(
+    scheduler: Any, make_request: Callable[..., Any]
+) -> None:
+    longer = [*PROMPT, *range(50, 58)]
+    scheduler.add_request(make_request("a", PROMPT, SALT))
+    first = scheduler.schedule()
+    scheduler.add_request(make_request("b", longer, SALT))
+    scheduler.schedule()
+    scheduler.update_from_output(first, marked(output(a=[5]), "a"))
+    scheduler.add_request(make_request("c", PROMPT, SALT))  # computes what both began with, rightly
+    scheduler.update_from_output(scheduler.schedule(), output(c=[5]))
+    scheduler.add_request(make_request("d", longer, SALT))
+    scheduled = scheduler.schedule().num_scheduled_tokens["d"]
+    assert len(longer) - scheduled == len(PROMPT)
 
 
 def test_blocks_of_a_request_that_was_preempted_meanwhile_are_never_reused(

@@ -7,7 +7,8 @@ from importlib.metadata import entry_points
 import pytest
 
 from softprompt_serve.errors import BadRequest, StartupRefused
-from softprompt_serve.vllm_plugin import launch, seams
+from softprompt_serve.vllm_plugin import launch, seam, seams
+from softprompt_serve.vllm_plugin.seam import Seam
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 OURS = [
@@ -104,11 +105,11 @@ def test_an_unsupported_vllm_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_extension_named_to_vllm_is_the_one_there_is() -> None:
     module, _, name = EXTENSION.rpartition(".")
-    assert hasattr(seams.resolve(f"{module}:{name}"), "softprompt_status")
+    assert hasattr(seam.resolve(f"{module}:{name}"), "softprompt_status")
 
 
 def test_no_method_of_the_extension_shadows_one_of_the_workers() -> None:
-    worker, extension = seams.resolve(seams.WORKER), seams.resolve(EXTENSION.replace(".S", ":S"))
+    worker, extension = seam.resolve(seams.WORKER), seam.resolve(EXTENSION.replace(".S", ":S"))
     ours = {name for name in vars(extension) if not name.startswith("__")}
     assert all(name.startswith("softprompt_") for name in ours)
     assert not ours & set(dir(worker))
@@ -123,3 +124,14 @@ def test_vllm_traces_to_where_we_do_unless_told_otherwise() -> None:
     added = launch.serve_environment(environ)
     assert added["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "grpc"
     assert launch.serve_environment({}).keys() == {"VLLM_PLUGINS"}
+
+
+@pytest.mark.usefixtures("_clean_environment")
+def test_a_vllm_whose_own_command_moved_ends_the_start_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = Seam("vllm.entrypoints.launchers.cli_args:gone", "parse flags", "none needed")
+    monkeypatch.setattr(seams, "LAUNCH_SEAMS", (moved,))
+    with pytest.raises(StartupRefused, match="needed to parse flags") as caught:
+        launch.serve(["model"])
+    assert caught.value.code == "vllm_seam_moved"

@@ -294,6 +294,26 @@ async def refused(call: Any, scope: RequestScope) -> SoftpromptError:
     return caught.value
 
 
+async def test_vllms_own_trial_of_a_template_does_not_spoil_a_pinned_request(
+    serving: Serving,
+) -> None:
+    async with serving() as server:
+        with calling(pinned="v2") as scope:
+            _, (tried,) = await server.renderer.render_chat(request(model=None))
+            assert tried["prompt_token_ids"] == list(VISIBLE)
+            assert scope.error is None
+            await collect(await server.chat())
+            assert scope.decision is not None
+            assert scope.decision.version.version == "v2"
+
+
+async def test_a_pin_without_a_model_is_refused(serving: Serving) -> None:
+    async with serving() as server:
+        with calling(pinned="v2") as scope:
+            error = await refused(server.chat(model=None), scope)
+            assert error.code == "version_needs_prompt"
+
+
 async def test_a_soft_version_puts_its_placeholders_first_and_salts_the_blocks(
     serving: Serving,
 ) -> None:
@@ -303,6 +323,14 @@ async def test_a_soft_version_puts_its_placeholders_first_and_salts_the_blocks(
         prompt, _, _ = server.engine.calls[0]
         assert prompt["prompt_token_ids"] == [PLACEHOLDER] * ROWS + VISIBLE
         assert prompt["cache_salt"] == salt_for(server.version().digest, None)
+
+
+async def test_the_handler_gets_placeholders_and_salt_from_the_renderer(serving: Serving) -> None:
+    async with serving() as server:
+        with calling():
+            _, (rendered,) = await server.renderer.render_chat(request())
+        assert rendered["prompt_token_ids"] == [PLACEHOLDER] * ROWS + VISIBLE
+        assert rendered.get("cache_salt") == salt_for(server.version().digest, None)
 
 
 async def test_the_engine_gets_the_reference_that_workers_act_on(serving: Serving) -> None:
@@ -625,6 +653,14 @@ async def test_a_handler_that_did_not_render_is_stopped_before_the_engine(
             assert scope.error is caught.value
         assert caught.value.code == "softprompt_not_rendered"
         assert server.plain[2].calls == []
+
+
+async def test_a_text_that_was_not_added_is_missed_before_the_engine(serving: Serving) -> None:
+    async with serving() as server:
+        with calling(pinned="v3"):
+            await server.handler._check_model(request())
+            with pytest.raises(Unavailable):
+                server.engine.generate({"prompt_token_ids": VISIBLE}, params(), "r1")
 
 
 @pytest.mark.parametrize(

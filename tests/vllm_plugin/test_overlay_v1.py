@@ -92,6 +92,45 @@ def test_a_request_begins_with_its_versions_rows(batch: Any, overlay: Overlay, r
     assert mask_at(batch, "a", rows + 5) == [False] * rows + [True] * 5
 
 
+def test_every_request_of_a_batch_begins_with_its_own_versions_rows(
+    batch: Any, overlay: Overlay
+) -> None:
+    contents = {"a": soft(3, 1), "b": soft(3, 2), "c": soft(5, 3)}
+    for name, content in contents.items():
+        bank_of(overlay).load(content)
+        batch.add_request(request(name, content))
+    for name, content in contents.items():
+        found = rows_at(batch, name)
+        assert found is not None
+        assert torch.equal(found, content.tensor())
+
+
+def test_a_request_that_goes_on_within_its_rows_has_them_all(batch: Any, overlay: Overlay) -> None:
+    # The runner counts rows from the prompt's first token, wherever a chunk begins.
+    content = soft(33)
+    bank_of(overlay).load(content)
+    cached = request("a", content)
+    cached.num_computed_tokens = 16
+    batch.add_request(cached)
+    found = rows_at(batch, "a")
+    assert found is not None
+    assert torch.equal(found, content.tensor())
+
+
+def test_rows_on_a_device_are_taken_from_the_host_tier() -> None:
+    overlay = Overlay()
+    meta = torch.device("meta")  # a device that holds no values, so that none can come from it
+    overlay.bank = Bank(16, HIDDEN, dtype=torch.float32, device=meta, host_bytes=0)
+    first, second = soft(3, 1), soft(3, 2)
+    overlay.bank.load(first)
+    overlay.bank.load(second)
+    params = request("a", second).sampling_params
+    found = overlay.host_rows_for("a", params)
+    assert found is not None
+    assert found.device == CPU
+    assert torch.equal(found, second.tensor())
+
+
 def test_rows_on_the_cpu_are_not_copied_per_request(batch: Any, overlay: Overlay) -> None:
     content = soft(3)
     bank_of(overlay).load(content)

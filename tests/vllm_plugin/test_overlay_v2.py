@@ -65,7 +65,9 @@ def state_of(
     return Patched(4, HIDDEN, dtype, CPU)
 
 
-def request(name: str, content: Content | None, embeds: torch.Tensor | None = None) -> Any:
+def request(
+    name: str, content: Content | None, embeds: torch.Tensor | None = None, *, computed: int = 0
+) -> Any:
     extra = None
     if content is not None:
         extra = {KEY: Reference(content.digest, content.virtual_tokens).to_extra_args()}
@@ -74,6 +76,7 @@ def request(name: str, content: Content | None, embeds: torch.Tensor | None = No
         sampling_params=SamplingParams(extra_args=extra),
         prompt_embeds=embeds,
         prompt_is_token_ids=None,
+        num_computed_tokens=computed,
     )
 
 
@@ -220,7 +223,7 @@ def test_a_prefix_cache_hit_within_the_rows_overlays_the_rest(
     state = state_of(overlay, monkeypatch)
     content = soft(40)
     bank.load(content)
-    state.add_request(0, request("a", content))
+    state.add_request(0, request("a", content, computed=32))
     state.apply_staged_writes()
     target = torch.zeros(20, HIDDEN)
     run_kernel(state, target, [0], [0, 20], torch.tensor([32, 0, 0, 0]))

@@ -78,3 +78,13 @@ async def test_another_answer_or_none_is_a_refusal(answers: list[dict[int, float
     with pytest.raises(StartupRefused, match="The overlay is not active"):
         await prove_overlay(Engine(workers, *answers), workers, 0)
     assert workers.unloads == 1
+
+
+async def test_a_worker_that_overlaid_nothing_is_a_refusal() -> None:
+    class Idle(Workers):
+        async def status(self) -> list[dict[str, Any]]:
+            return [{"applied": self.applied}, {"applied": 7}]
+
+    workers = Idle()
+    with pytest.raises(StartupRefused, match=r"overlays per worker \[0, 7\] → \[1, 7\]"):
+        await prove_overlay(Engine(workers, ANSWER), workers, 0)

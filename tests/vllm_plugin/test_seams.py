@@ -5,18 +5,20 @@ from __future__ import annotations
 import pytest
 
 from softprompt_serve.errors import StartupRefused
-from softprompt_serve.vllm_plugin import seams
-from softprompt_serve.vllm_plugin.seams import ENGINE_SEAMS, SERVER_SEAMS, Seam
+from softprompt_serve.vllm_plugin import seam, seams
+from softprompt_serve.vllm_plugin.seams import ENGINE_SEAMS, LAUNCH_SEAMS, SERVER_SEAMS, Seam
+
+EVERY = [*ENGINE_SEAMS, *SERVER_SEAMS, *LAUNCH_SEAMS]
 
 PATCHED = "vllm.v1.worker.gpu_input_batch:InputBatch.add_request"
 
 
-@pytest.mark.parametrize("seam", [*ENGINE_SEAMS, *SERVER_SEAMS], ids=lambda seam: seam.path)
+@pytest.mark.parametrize("seam", EVERY, ids=lambda seam: seam.path)
 def test_every_seam_is_where_it_was(seam: Seam) -> None:
     seam.verify()
 
 
-@pytest.mark.parametrize("seam", [*ENGINE_SEAMS, *SERVER_SEAMS], ids=lambda seam: seam.path)
+@pytest.mark.parametrize("seam", EVERY, ids=lambda seam: seam.path)
 def test_every_seam_says_why_and_how_it_goes_away(seam: Seam) -> None:
     assert seam.why
     assert seam.way_out
@@ -29,7 +31,7 @@ def test_every_class_that_is_patched_has_a_seam(name: str) -> None:
 
 
 def test_the_cpu_worker_inherits_what_is_patched() -> None:
-    worker, cpu = seams.resolve(seams.WORKER), seams.resolve(seams.CPU_WORKER)
+    worker, cpu = seam.resolve(seams.WORKER), seam.resolve(seams.CPU_WORKER)
     for name in ("load_model", "execute_model", "sample_tokens"):
         assert getattr(cpu, name) is getattr(worker, name)
 
@@ -67,7 +69,7 @@ def test_a_seam_whose_source_changed_is_refused_by_name() -> None:
 def test_the_first_seam_that_moved_is_named() -> None:
     moved = Seam("vllm.v9:Thing", "overlay rows", "a hook")
     with pytest.raises(StartupRefused, match=r"vllm\.v9:Thing"):
-        seams.verify((*ENGINE_SEAMS[:1], moved))
+        seam.verify((*ENGINE_SEAMS[:1], moved))
 
 
 def test_the_installed_vllm_is_supported() -> None:
@@ -121,3 +123,10 @@ def test_vllm_is_found_under_either_name(
 
     monkeypatch.setattr(seams, "version", version)
     assert seams.installed_vllm() == expected
+
+
+def test_a_seam_that_lost_an_attribute_is_refused_by_name() -> None:
+    path = "vllm.v1.core.kv_cache_manager:KVCacheManager"
+    message = refusal(Seam(path, "evict", "a hook", attributes=("block_pool", "pool_of_blocks")))
+    assert path in message
+    assert "no attribute pool_of_blocks" in message
