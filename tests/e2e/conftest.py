@@ -69,6 +69,7 @@ def server(
             "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",  # to compare with native prompt_embeds
             "SOFTPROMPT_BANK_ROWS": "1024",  # small enough to force evictions
             "SOFTPROMPT_COHORTS": "regulated",
+            "SOFTPROMPT_ROUTES": "planner,retriever,final_answer",
             "SOFTPROMPT_RULE_HEADERS": "x-tenant",
             "SOFTPROMPT_LONG_CONTEXT_TOKENS": "600",
             "SOFTPROMPT_CAPTURE_CONTENT": "true",
