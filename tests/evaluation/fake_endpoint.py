@@ -49,6 +49,7 @@ class Fake:
         delay: seconds before each answer.
         cut: whether streams break off.
         kinds: of versions, where not soft.
+        digests: of versions, where they are of real content.
         running, most: requests being answered now, and at most so far.
         runs: what was uploaded, by id.
         base: what the server says of its model.
@@ -58,6 +59,7 @@ class Fake:
     versions: tuple[str, ...] = ("v1", "v2")
     aliases: dict[str, str] = field(default_factory=lambda: {"production": "v1"})
     kinds: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     bodies: list[Json] = field(default_factory=list)
     headers: list[Json] = field(default_factory=list)
@@ -111,7 +113,7 @@ class Fake:
             headers = {
                 "x-softprompt-name": prompt,
                 "x-softprompt-version": version,
-                "x-softprompt-digest": digest(version),
+                "x-softprompt-digest": self.digests.get(version) or digest(version),
                 "x-softprompt-virtual-tokens": "20",
                 **self.lies,
             }
