@@ -115,6 +115,12 @@ def hard_text() -> str:
 
 
 def import_support(admin: Admin) -> dict[str, dict[str, Any]]:
+    versions = import_versions(admin)
+    admin.alias("support", "production", "v2")
+    return versions
+
+
+def import_versions(admin: Admin) -> dict[str, dict[str, Any]]:
     text = (PROMPTS / "support-v1" / "text.txt").read_text().strip()
     versions = {"v1": admin.imported("support", version="v1", kind="hard", text=text)}
     for version in ("v2", "v3"):
@@ -127,5 +133,4 @@ def import_support(admin: Admin) -> dict[str, dict[str, Any]]:
         versions[version] = admin.imported(
             "support", archive.getvalue(), version=version, record=record
         )
-    admin.alias("support", "production", "v2")
     return versions
