@@ -69,6 +69,7 @@ def server(
             "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",  # to compare with native prompt_embeds
             "SOFTPROMPT_BANK_ROWS": "1024",  # small enough to force evictions
             "SOFTPROMPT_COHORTS": "regulated",
+            "SOFTPROMPT_ROUTES": "planner,retriever,final_answer",
             "SOFTPROMPT_RULE_HEADERS": "x-tenant",
             "SOFTPROMPT_LONG_CONTEXT_TOKENS": "600",
             "SOFTPROMPT_CAPTURE_CONTENT": "true",
@@ -114,6 +115,12 @@ def hard_text() -> str:
 
 
 def import_support(admin: Admin) -> dict[str, dict[str, Any]]:
+    versions = import_versions(admin)
+    admin.alias("support", "production", "v2")
+    return versions
+
+
+def import_versions(admin: Admin) -> dict[str, dict[str, Any]]:
     text = (PROMPTS / "support-v1" / "text.txt").read_text().strip()
     versions = {"v1": admin.imported("support", version="v1", kind="hard", text=text)}
     for version in ("v2", "v3"):
@@ -126,5 +133,4 @@ def import_support(admin: Admin) -> dict[str, dict[str, Any]]:
         versions[version] = admin.imported(
             "support", archive.getvalue(), version=version, record=record
         )
-    admin.alias("support", "production", "v2")
     return versions

@@ -29,8 +29,10 @@ class Reference:
     def tokenizer(self) -> Any:
         return AutoTokenizer.from_pretrained(self.folder)
 
-    def chat_ids(self, content: str) -> list[int]:
+    def chat_ids(self, content: str, system: str | None = None) -> list[int]:
         messages = [{"role": "user", "content": content}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
         return self.tokenizer.apply_chat_template(messages, **TEMPLATE)["input_ids"]
 
     def text_ids(self, text: str) -> list[int]:

@@ -7,12 +7,16 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import torch
-from e2e.conftest import TICKET
+from e2e.conftest import PROMPTS, TICKET, import_versions
 from e2e.harness import PLAIN, Admin, Server
 from e2e.reference import Reference, safetensors_bytes
+
+from softprompt_serve.release.policy import parse_policy
 
 OUR_FLAGS = (
     *("--worker-extension-cls", "softprompt_serve.vllm_plugin.worker.SoftpromptWorker"),
@@ -22,11 +26,15 @@ API_KEY = "none"  # what the harness' clients send
 KEYED = {"authorization": f"Bearer {API_KEY}"}
 PLUGIN = {"VLLM_PLUGINS": "softprompt_serve"}
 TOKENS = 56
+DEMO_GATES = {"win exact_match on support-test", "hold exact_match on support-ood"}
 
 
 @pytest.fixture(scope="module")
 def tight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Plain vLLM with the documented flags; chunks of 48 tokens; cache for about four requests."""
+    """Plain vLLM with the documented flags; chunks of 48 tokens; cache for about four requests.
+
+    Promotions take evidence here, as they do by default.
+    """
     server = Server(
         model,
         tmp_path_factory.mktemp("tight"),
@@ -37,7 +45,7 @@ def tight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
             *("--max-num-batched-tokens", "48", "--kv-cache-memory-bytes", str(64 * 2**20)),
             *("--shutdown-timeout", "120"),
         ),
-        environment=PLUGIN,
+        environment={**PLUGIN, "SOFTPROMPT_PROMOTION_GATES": "enforce"},
         command=PLAIN,
     )
     try:
@@ -117,6 +125,82 @@ def test_vllms_api_key_guards_its_own_routes_and_has_no_say_in_ours(tight: Serve
     assert admin.root.get("/v1/models", headers=KEYED).status_code == 200
     assert admin.root.get("/softprompts/v1/prompts", headers=KEYED).status_code == 401
     assert admin.http.get("/prompts").status_code == 200
+
+
+def promote(admin: Admin, prompt: str, **body: Any) -> httpx.Response:
+    return admin.http.post(f"/prompts/{prompt}/rollout/promote", json=body)
+
+
+def newest_change(admin: Admin) -> dict[str, Any]:
+    (entry,) = admin.http.get("/audit", params={"limit": 1}).json()["data"]
+    return dict(entry)
+
+
+def check_refused(admin: Admin, prompt: str, **body: Any) -> dict[str, Any]:
+    """Evidence is missing: a 409 that says so, and nothing is changed. Returns the error."""
+    before = newest_change(admin), admin.http.get(f"/prompts/{prompt}").json()
+    answer = promote(admin, prompt, **body)
+    assert answer.status_code == 409, answer.text
+    assert (newest_change(admin), admin.http.get(f"/prompts/{prompt}").json()) == before
+    error: dict[str, Any] = answer.json()["error"]
+    assert error["code"] == "gates_failed"
+    return error
+
+
+def ask(server: Server, prompt: str) -> tuple[str, str | None]:
+    """Who answers the prompt's own name, and what."""
+    with server.client() as client:
+        answer = client.chat.completions.create(
+            model=prompt,
+            messages=[{"role": "user", "content": TICKET}],
+            temperature=0,
+            max_tokens=8,
+        )
+        return answer.model, answer.choices[0].message.content
+
+
+def test_the_demos_evidence_promotes_its_version_and_nothing_else_does(
+    tight: Server, reference: Reference, rows: dict[str, torch.Tensor], hard_text: str
+) -> None:
+    admin = tight.admin()
+    import_versions(admin)
+    admin.alias("support", "production", "v1")
+    policy = parse_policy((PROMPTS / "support-policy.yaml").read_text()).to_json()
+    assert admin.http.put("/prompts/support/policy", json=policy).status_code == 200
+    old = "support@v1", reference.answer(reference.chat_ids(TICKET, hard_text), tokens=8)
+    assert ask(tight, "support") == old
+    gates = check_refused(admin, "support", version="v3")["details"]["gates"]
+    assert {gate["name"] for gate in gates if not gate["passed"]} == DEMO_GATES
+    assert ask(tight, "support") == old
+    for run in sorted((PROMPTS / "support-evidence").glob("*.json")):
+        answer = admin.http.post("/prompts/support/runs", content=run.read_bytes())
+        assert answer.status_code == 201, answer.text
+    assert promote(admin, "support", version="v3").status_code == 200
+    assert newest_change(admin)["detail"]["gates"] == "passed"
+    new = reference.answer(reference.chat_ids(TICKET), rows["v3"], tokens=8)
+    assert new != old[1]
+    assert ask(tight, "support") == ("support@v3", new)
+
+
+def test_a_promotion_is_forced_with_a_reason_that_is_kept(
+    tight: Server, reference: Reference
+) -> None:
+    admin, rows = tight.admin(), reference.random_rows(4, seed=4)
+    admin.imported("forced", version="v1", kind="hard", text="Be brief.")
+    admin.imported("forced", safetensors_bytes(rows), version="v2")
+    admin.alias("forced", "production", "v1")
+    check_refused(admin, "forced", version="v2")
+    answer = promote(admin, "forced", version="v2", force=True)
+    assert answer.status_code == 422
+    assert "reason" in answer.json()["error"]["message"]
+    assert ask(tight, "forced")[0] == "forced@v1"
+    forced = {"version": "v2", "force": True, "reason": "The text is gone."}
+    assert promote(admin, "forced", **forced).status_code == 200
+    detail = newest_change(admin)["detail"]
+    assert (detail["gates"], detail["forced"]) == ("forced", "The text is gone.")
+    assert detail["failed"]
+    wanted = reference.answer(reference.chat_ids(TICKET), rows, tokens=8)
+    assert ask(tight, "forced") == ("forced@v2", wanted)
 
 
 def test_an_answer_that_has_begun_is_finished_when_the_server_is_told_to_end(

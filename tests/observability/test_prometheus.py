@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from observability.prometheus import Prometheus, running
 from observability.queries import ask, everything, rules
 from observability.traffic import TRACE, Traffic, page
 
+AGENTS = Path(__file__).parents[2] / "docs" / "agents.md"
 SECONDS = 120
 ROUNDS = 4
 
@@ -53,6 +57,16 @@ def test_every_query_has_an_answer_for_one_version_in_one_place(watched: Watched
     found = ask(watched.prometheus, SECONDS, chosen)
     assert found.errors == {}
     assert found.empty == set()
+
+
+def test_the_queries_of_the_page_on_agents_tell_routes_apart(watched: Watched) -> None:
+    queries = re.findall(r"```promql\n(.*?)```", AGENTS.read_text(), re.DOTALL)
+    assert len(queries) > 1
+    for query in queries:
+        found = watched.prometheus.query(query)
+        values = {series["metric"]["route"]: float(series["value"][1]) for series in found}
+        assert values.keys() == {"default", "planner"}
+        assert not any(math.isnan(value) for value in values.values()), query
 
 
 def test_a_query_that_asks_for_what_is_not_there_is_found_empty(watched: Watched) -> None:
