@@ -223,6 +223,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--change-seconds", type=float, default=0.25, help="between changes")
     parser.add_argument("--bank-rows", type=int, default=1200)
     parser.add_argument("--cache-bytes", type=int, default=5 * 2**20, help="of the KV cache")
+    parser.add_argument("--log", type=Path, help="keep the server's log here")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(given)
 
@@ -259,7 +260,7 @@ def main(given: list[str] | None = None) -> int:
         folder: Path = options.model or tiny.make(Path(scratch) / "tiny", options.demo)
         port = free_port()
         start = command(options, folder.absolute(), port)
-        log = Path(scratch) / "server.log"
+        log = options.log or Path(scratch) / "server.log"
         with Server(start, environment(options, Path(scratch) / "home"), log) as server:
             url = f"http://127.0.0.1:{port}"
 

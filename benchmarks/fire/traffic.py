@@ -14,7 +14,7 @@ from fire.world import PROMPT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fire.oracle import Oracle, Tokens
     from fire.world import Known, World
@@ -34,6 +34,11 @@ STREAMED: Final = 0.4
 CANCELLED: Final = 0.2
 CONTROLLED: Final = 0.02
 """Shares of requests; `CANCELLED` is of the streamed ones, `CONTROLLED` of the answers."""
+
+RETRIED: Final = frozenset(
+    {"bank_full", "version_unloaded", "softprompt_lost", "arm_not_resident", "blob_missing"}
+)
+"""Codes of 503 that a caller may see while versions come and go."""
 
 _REFUSALS: Final = frozenset({404, 503})
 _KEPT: Final = 20
@@ -190,8 +195,12 @@ class Traffic:
             digest = answer.headers.get("x-softprompt-digest", "")
             if request.stream:
                 lines = answer.aiter_lines()
-                steps = await _streamed(lines, chat=request.chat, cancel=request.cancel)
-                if steps is None:
+                try:
+                    steps, heard = await _streamed(lines, chat=request.chat, cancel=request.cancel)
+                except Broken as broken:
+                    self._refused(request, broken.status, broken.body.encode())
+                    return None
+                if not heard:
                     self.tally.cancelled += 1
                     return None
                 return digest, steps
@@ -236,19 +245,45 @@ def _wire(request: Request) -> tuple[str, dict[str, Any]]:
     return "/v1/completions", body | {"prompt": request.text, "logprobs": TOP}
 
 
-async def _streamed(lines: Any, *, chat: bool, cancel: bool) -> list[Step] | None:
-    """All steps of a streamed answer; None if the caller went away."""
+class Broken(Exception):
+    """A stream that ended in an error: its HTTP status and its body."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(body)
+        self.status = status
+        self.body = body
+
+
+async def _streamed(
+    lines: AsyncIterator[str], *, chat: bool, cancel: bool
+) -> tuple[list[Step], bool]:
+    """All steps of a streamed answer; whether it was heard to its end.
+
+    Raises:
+        Broken: it ended in an error.
+    """
     steps: list[Step] = []
     async for line in lines:
         data = line.removeprefix("data: ")
         if not data or data == "[DONE]":
             continue
-        for choice in json.loads(data)["choices"]:
+        told = json.loads(data)
+        if (error := told.get("error")) is not None:
+            raise Broken(int(error.get("status") or _status_of(error)), data)
+        for choice in told["choices"]:
             if choice.get("logprobs"):
                 steps += (of_chat if chat else of_completion)(choice["logprobs"])
         if cancel and steps:
-            return None
-    return steps
+            return steps, False
+    return steps, True
+
+
+def _status_of(error: dict[str, Any]) -> int:
+    """The status of an error in a stream, whose own was sent long before."""
+    code = error.get("code")
+    if isinstance(code, int):
+        return code
+    return 503 if error.get("type") == "server_error" and code in RETRIED else 500
 
 
 async def together(work: list[Awaitable[None]]) -> None:
