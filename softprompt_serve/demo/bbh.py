@@ -1,0 +1,149 @@
+"""Measure what the demo's versions do to a model's other abilities, on BIG-Bench Hard.
+
+``python -m softprompt_serve.demo.bbh`` fetches BIG-bench once, takes the same few items of each of
+22 tasks, and asks them of the base model, ``v1``, ``v2`` and ``v3`` side by side. What is found goes
+to the server as evidence, so that a policy can hold a version against ``base``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+
+from softprompt_serve.cli import evaluations
+from softprompt_serve.cli.evaluating import INTERRUPTED, keep, run_path
+from softprompt_serve.cli.session import reported
+from softprompt_serve.demo import bbh_archive, bbh_items, serve
+from softprompt_serve.demo.pip_index import Pip
+from softprompt_serve.demo.seed import PROMPT
+from softprompt_serve.errors import BadRequest
+from softprompt_serve.evaluation.dataset import load_dataset
+from softprompt_serve.release.evidence_shapes import parse_run
+from softprompt_serve.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER: Final = Path(".demo") / "bbh"
+"""Ignored by git, as the items must be."""
+
+VERSIONS: Final = "base,v1,v2,v3"
+EVALUATOR: Final = "exact_match"
+MAX_TOKENS: Final = 8
+CONCURRENCY: Final = 16
+ACTOR: Final = "softprompt-serve demo"
+
+
+def dataset(folder: Path, archive: Path | None, console: Console) -> Path:
+    """The slice as a file of JSON lines, made from ``archive`` or from the one that is fetched.
+
+    Raises:
+        BadRequest: ``bbh_archive``, ``bbh_unexpected``: it is not what was measured.
+        NotFound, Unavailable: it can't be fetched.
+    """
+    path = folder / f"{bbh_items.NAME}.jsonl"
+    if not (path.is_file() and load_dataset(path).sha256 == bbh_items.SHA256):
+        if archive is None:
+            archive = bbh_archive.fetch(bbh_archive.BIGBENCH, folder, Pip.here, console)
+        else:
+            bbh_archive.BIGBENCH.check(archive)
+        with console.status(f"Reading {archive}"):
+            tasks = bbh_archive.read_tasks(archive, bbh_items.TASKS)
+        write(path, "".join(bbh_items.lines(tasks)))
+    found = load_dataset(path)
+    if found.sha256 != bbh_items.SHA256:
+        msg = f"{path} has the hash {found.sha256}, and what was measured {bbh_items.SHA256}."
+        raise BadRequest(msg, code="bbh_unexpected")
+    console.print(f"{path}: {len(found.items)} items of {len(bbh_items.TASKS)} tasks")
+    return path
+
+
+def write(path: Path, text: str) -> None:
+    """Make a file appear at once, complete.
+
+    Raises:
+        BadRequest: ``bbh_unwritable``.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        msg = f"{path} can't be written: {error.strerror or error}."
+        raise BadRequest(msg, code="bbh_unwritable") from error
+
+
+@contextlib.contextmanager
+def _server(url: str | None, port: int, console: Console) -> Iterator[str]:
+    if url is not None:
+        yield url
+        return
+    with serve.started(load_settings(), port, [], console) as (_, address):
+        yield address
+
+
+def measure(url: str, items: Path, kept: Path | None) -> None:
+    """Ask, print, upload; and write the evidence to ``kept``, as the demo's own.
+
+    A run that was stopped goes on; one that is complete makes room for the next.
+
+    Raises:
+        typer.Exit: it failed, and has said why.
+        BadRequest: ``invalid_results``.
+    """
+    results = items.with_name(f"{items.stem}-results.jsonl")
+    evaluations.run(
+        PROMPT,
+        VERSIONS,
+        items,
+        [EVALUATOR],
+        max_tokens=MAX_TOKENS,
+        concurrency=CONCURRENCY,
+        results=results,
+        url=url,
+    )
+    found = parse_run(run_path(results).read_bytes())
+    if kept is not None:
+        keep(replace(found, actor=ACTOR), kept)
+    results.replace(results.with_name(f"{items.stem}-{found.id[:8]}.jsonl"))
+
+
+def main(
+    *,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The demo's server; else one is started.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="For one that is started.")] = 8000,
+    archive: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="BIG-bench 1.0.0; else it is fetched.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="For archive, items and answers.")] = FOLDER,
+    keep_in: Annotated[
+        Path | None, typer.Option("--keep", metavar="FILE", help="Also write the evidence here.")
+    ] = None,
+    only_items: Annotated[
+        bool, typer.Option("--only-items", help="Make the data set, and ask nobody.")
+    ] = False,
+) -> None:
+    """Ask the demo's versions and their base model a slice of BIG-Bench Hard."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    serve.heed_signals()
+    try:
+        with reported(as_json=False):
+            items = dataset(folder, archive, console)
+            if not only_items:
+                with _server(url, port, console) as address:
+                    measure(address, items, keep_in)
+    except KeyboardInterrupt:
+        console.print("Stopped; the same command goes on from here.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)
