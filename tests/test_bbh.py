@@ -150,7 +150,9 @@ def test_a_task_of_another_form_is_refused_by_name(task: dict[str, Any]) -> None
 
 def test_options_get_letters_and_the_right_ones_letter_is_expected() -> None:
     task = made_up(Form.LETTERS)
-    right = {e["input"]: max(e["target_scores"], key=e["target_scores"].get) for e in task["examples"]}
+    right = {
+        e["input"]: max(e["target_scores"], key=e["target_scores"].get) for e in task["examples"]
+    }
     for question in bbh_items.questions("x", Form.LETTERS, task):
         assert re.fullmatch(r"\([A-D]\)", str(question.expected))
         assert f"{question.expected} {right[question.source]}" in question.text.splitlines()
@@ -303,9 +305,7 @@ class Index:
         else:
             self._send(handler, 200, self.body, "gzip")
 
-    def _send(
-        self, handler: BaseHTTPRequestHandler, status: int, body: bytes, kind: str
-    ) -> None:
+    def _send(self, handler: BaseHTTPRequestHandler, status: int, body: bytes, kind: str) -> None:
         handler.send_response(status)
         handler.send_header("content-type", f"application/{kind}")
         handler.send_header("content-length", str(len(body)))
@@ -446,7 +446,9 @@ def test_a_links_name_is_read_without_its_escapes_and_hash() -> None:
 
 def test_no_canary_and_so_no_item_is_in_the_repository() -> None:
     # In two pieces, or this test would find itself.
-    canary = re.compile(b"canary" + b" guid [0-9a-f]{8}-|should never" + b" appear in training", re.I)
+    canary = re.compile(
+        b"canary" + b" guid [0-9a-f]{8}-|should never" + b" appear in training", re.IGNORECASE
+    )
     places = ("softprompt_serve", "tests", "docs", "scripts", "benchmarks", "deploy")
     files = [path for place in places for path in (ROOT / place).rglob("*") if path.is_file()]
     assert len(files) > 100

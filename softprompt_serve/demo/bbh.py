@@ -21,7 +21,7 @@ from softprompt_serve.cli.session import reported
 from softprompt_serve.demo import bbh_archive, bbh_items, serve
 from softprompt_serve.demo.pip_index import Pip
 from softprompt_serve.demo.seed import PROMPT
-from softprompt_serve.errors import BadRequest
+from softprompt_serve.errors import BadRequest, StartupRefused
 from softprompt_serve.evaluation.dataset import load_dataset
 from softprompt_serve.release.evidence_shapes import parse_run
 from softprompt_serve.settings import load_settings
@@ -33,8 +33,14 @@ FOLDER: Final = Path(".demo") / "bbh"
 """Ignored by git, as the items must be."""
 
 VERSIONS: Final = "base,v1,v2,v3"
-EVALUATOR: Final = "exact_match"
+OPTION: Final = r"^\W*([A-R]|[ab]|Yes|No|True|False|(in)?valid|(im)?plausible|\d+)\W*$"
+"""What an answer looks like that is an option, be it the right one, and not a ticket's label."""
+
+EVALUATORS: Final = ("exact_match", f"is_option=regex:{OPTION}")
 MAX_TOKENS: Final = 8
+SAMPLING: Final = '{"stop": [")", "\\n"]}'
+"""What follows an option's letter is not looked at: ``(B) the red one`` is ``(B)``."""
+
 CONCURRENCY: Final = 16
 ACTOR: Final = "softprompt-serve demo"
 
@@ -84,11 +90,18 @@ def _server(url: str | None, port: int, console: Console) -> Iterator[str]:
     if url is not None:
         yield url
         return
-    with serve.started(load_settings(), port, [], console) as (_, address):
+    with contextlib.ExitStack() as stack:
+        try:
+            given = serve.started(load_settings(), port, [], console)
+            _, address = stack.enter_context(given)
+        except StartupRefused as error:
+            if error.code == "port_in_use":
+                error.message += f" If that is the demo: URL=http://{serve.DEFAULT_HOST}:{port}."
+            raise
         yield address
 
 
-def measure(url: str, items: Path, kept: Path | None) -> None:
+def measure(url: str, items: Path, kept: Path | None, console: Console) -> None:
     """Ask, print, upload; and write the evidence to ``kept``, as the demo's own.
 
     A run that was stopped goes on; one that is complete makes room for the next.
@@ -98,16 +111,21 @@ def measure(url: str, items: Path, kept: Path | None) -> None:
         BadRequest: ``invalid_results``.
     """
     results = items.with_name(f"{items.stem}-results.jsonl")
-    evaluations.run(
-        PROMPT,
-        VERSIONS,
-        items,
-        [EVALUATOR],
-        max_tokens=MAX_TOKENS,
-        concurrency=CONCURRENCY,
-        results=results,
-        url=url,
-    )
+    try:
+        evaluations.run(
+            PROMPT,
+            VERSIONS,
+            items,
+            list(EVALUATORS),
+            max_tokens=MAX_TOKENS,
+            sampling=SAMPLING,
+            concurrency=CONCURRENCY,
+            results=results,
+            url=url,
+        )
+    except typer.Exit:
+        console.print("Here the same command goes on, without more flags.")
+        raise
     found = parse_run(run_path(results).read_bytes())
     if kept is not None:
         keep(replace(found, actor=ACTOR), kept)
@@ -139,7 +157,7 @@ def main(
             items = dataset(folder, archive, console)
             if not only_items:
                 with _server(url, port, console) as address:
-                    measure(address, items, keep_in)
+                    measure(address, items, keep_in, console)
     except KeyboardInterrupt:
         console.print("Stopped; the same command goes on from here.")
         raise typer.Exit(INTERRUPTED) from None

@@ -173,7 +173,7 @@ def read_tasks(path: Path, folders: Collection[str]) -> dict[str, dict[str, Any]
         with tarfile.open(path, "r|gz") as tar:
             for member in tar:
                 folder = _folder(member)
-                if folder in folders and folder not in tasks:
+                if folder is not None and folder in folders and folder not in tasks:
                     tasks[folder] = _task(tar, member)
                 if len(tasks) == len(folders):
                     break

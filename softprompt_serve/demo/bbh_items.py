@@ -140,9 +140,7 @@ def questions(folder: str, form: Form, task: Mapping[str, Any]) -> list[Question
     return list(found.values())
 
 
-def _worded(
-    folder: str, form: Form, before: str, example: Mapping[str, Any]
-) -> Question | None:
+def _worded(folder: str, form: Form, before: str, example: Mapping[str, Any]) -> Question | None:
     source = f"{before} {example['input'].strip()}".strip()
     known = {name: example.get(name) for name in ("input", "target", "target_scores")}
     key = _sha(SEED, folder, canonical_json(known))
