@@ -59,8 +59,10 @@ def all_tasks(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: made_up(form) for name, form in bbh_items.TASKS.items()} | changes
 
 
-def items(tasks: dict[str, dict[str, Any]], per_task: int = 5) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in bbh_items.lines(tasks, per_task)]
+def items(
+    tasks: dict[str, dict[str, Any]], per_task: int = 5, name: str = "bbh"
+) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in bbh_items.lines(name, tasks, per_task)]
 
 
 def of(task: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -87,7 +89,7 @@ def test_the_order_of_items_and_options_in_a_file_changes_nothing() -> None:
         for example in task["examples"]:
             if scores := example.get("target_scores"):
                 example["target_scores"] = dict(sorted(scores.items(), reverse=True))
-    assert list(bbh_items.lines(shuffled)) == list(bbh_items.lines(all_tasks()))
+    assert items(shuffled) == items(all_tasks())
 
 
 def test_more_items_keep_those_that_fewer_had() -> None:
@@ -110,8 +112,17 @@ def test_an_item_is_none_of_the_solved_examples() -> None:
 def test_the_solved_examples_have_different_answers() -> None:
     for item in items(all_tasks()):
         answers = [m["content"] for m in item["messages"] if m["role"] == "assistant"]
-        assert len(answers) == bbh_items.SHOTS
+        assert len(answers) == bbh_items.SETS["bbh"]
         assert len(set(answers)) >= 2
+
+
+def test_both_data_sets_ask_the_same_and_one_of_them_shows_no_examples() -> None:
+    with_examples, plain = (items(all_tasks(), name=name) for name in ("bbh", "bbh-plain"))
+    assert [item["id"] for item in plain] == [item["id"] for item in with_examples]
+    for one, other in zip(plain, with_examples, strict=True):
+        (message,) = one["messages"]
+        assert message["content"].endswith(other["messages"][-1]["content"])
+        assert one["expected"] == other["expected"]
 
 
 def test_the_same_text_with_other_options_is_no_second_item() -> None:
@@ -246,7 +257,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
 def test_an_archive_of_another_hash_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar.gz", one={})
     with pytest.raises(SoftpromptError, match=bbh_archive.BIGBENCH.sha256) as refused:
-        bbh.dataset(tmp_path, path, Console(quiet=True))
+        bbh.datasets(["bbh"], tmp_path, path, Console(quiet=True))
     assert refused.value.code == "bbh_archive"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -256,8 +267,8 @@ def test_items_that_were_not_measured_are_refused(
 ) -> None:
     path = tar(tmp_path / "a.tar.gz", **all_tasks())
     monkeypatch.setattr(bbh_archive, "BIGBENCH", of_file(path))
-    with pytest.raises(SoftpromptError, match=bbh_items.SHA256) as refused:
-        bbh.dataset(tmp_path, path, Console(quiet=True))
+    with pytest.raises(SoftpromptError, match=bbh_items.SHA256["bbh"]) as refused:
+        bbh.datasets(["bbh"], tmp_path, path, Console(quiet=True))
     assert refused.value.code == "bbh_unexpected"
 
 
@@ -265,10 +276,10 @@ def test_items_that_are_there_need_no_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "bbh.jsonl"
-    path.write_text("".join(bbh_items.lines(all_tasks(), 2)))
-    monkeypatch.setattr(bbh_items, "SHA256", load_dataset(path).sha256)
+    path.write_text("".join(bbh_items.lines("bbh", all_tasks(), 2)))
+    monkeypatch.setattr(bbh_items, "SHA256", {"bbh": load_dataset(path).sha256})
     monkeypatch.setattr(Pip, "here", None)
-    assert bbh.dataset(tmp_path, None, Console(quiet=True)) == path
+    assert bbh.datasets(["bbh"], tmp_path, None, Console(quiet=True)) == [path]
 
 
 # --- where it comes from

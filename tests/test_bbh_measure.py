@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def url(fake: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
 
 @pytest.fixture
 def items(tmp_path: Path) -> Path:
+    (tmp_path / "kept").mkdir()
     path = tmp_path / "bbh.jsonl"
     rows: list[dict[str, Any]] = [
         {
@@ -56,7 +58,7 @@ def measure(url: str, items: Path, kept: Path | None = None) -> None:
 def test_base_and_versions_are_asked_side_by_side_and_the_evidence_is_uploaded(
     fake: Fake, url: str, items: Path, tmp_path: Path
 ) -> None:
-    measure(url, items, tmp_path / "kept.json")
+    measure(url, items, tmp_path / "kept")
     assert {body["model"] for body in fake.bodies} == {
         BASE,
         *(f"support@{version}" for version in ("v1", "v2", "v3")),
@@ -64,13 +66,23 @@ def test_base_and_versions_are_asked_side_by_side_and_the_evidence_is_uploaded(
     assert {body["max_tokens"] for body in fake.bodies} == {bbh.MAX_TOKENS}
     (uploaded,) = fake.runs.values()
     assert (uploaded["dataset"], list(uploaded["digests"])) == ("bbh", ["base", "v1", "v2", "v3"])
-    right = {score["version"] for score in uploaded["scores"] if score["passed"]}
-    assert right == {"base"}
+    passed = {(s["version"], s["evaluator"]) for s in uploaded["scores"] if s["passed"]}
+    assert passed == {("base", "exact_match"), ("base", "is_option")}
+
+
+@pytest.mark.parametrize("answer", ["(C", "(C)", "No", "valid.", "(a)", "12", "R"])
+def test_an_option_is_one_whatever_its_dress(answer: str) -> None:
+    assert re.search(bbh.OPTION, answer)
+
+
+@pytest.mark.parametrize("answer", ["billing", "Account", "(L) black", "", "The answer is B"])
+def test_anything_else_is_no_option(answer: str) -> None:
+    assert not re.search(bbh.OPTION, answer)
 
 
 def test_what_is_kept_says_no_text_and_no_user(url: str, items: Path, tmp_path: Path) -> None:
-    measure(url, items, tmp_path / "kept.json")
-    text = (tmp_path / "kept.json").read_text()
+    measure(url, items, tmp_path / "kept")
+    text = (tmp_path / "kept" / "bbh.json").read_text()
     assert "secret" not in text
     assert parse_run(text).actor == bbh.ACTOR
 

@@ -27,7 +27,7 @@ from softprompt_serve.release.evidence_shapes import parse_run
 from softprompt_serve.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FOLDER: Final = Path(".demo") / "bbh"
 """Ignored by git, as the items must be."""
@@ -45,28 +45,35 @@ CONCURRENCY: Final = 16
 ACTOR: Final = "softprompt-serve demo"
 
 
-def dataset(folder: Path, archive: Path | None, console: Console) -> Path:
-    """The slice as a file of JSON lines, made from ``archive`` or from the one that is fetched.
+def datasets(
+    names: Sequence[str], folder: Path, archive: Path | None, console: Console
+) -> list[Path]:
+    """The data sets as files of JSON lines, made of ``archive`` or of the one that is fetched.
 
     Raises:
         BadRequest: ``bbh_archive``, ``bbh_unexpected``: it is not what was measured.
         NotFound, Unavailable: it can't be fetched.
     """
-    path = folder / f"{bbh_items.NAME}.jsonl"
-    if not (path.is_file() and load_dataset(path).sha256 == bbh_items.SHA256):
+    paths = {name: folder / f"{name}.jsonl" for name in names}
+    missing = [name for name, path in paths.items() if not _is_there(path)]
+    if missing:
         if archive is None:
             archive = bbh_archive.fetch(bbh_archive.BIGBENCH, folder, Pip.here, console)
         else:
             bbh_archive.BIGBENCH.check(archive)
         with console.status(f"Reading {archive}"):
             tasks = bbh_archive.read_tasks(archive, bbh_items.TASKS)
-        write(path, "".join(bbh_items.lines(tasks)))
-    found = load_dataset(path)
-    if found.sha256 != bbh_items.SHA256:
-        msg = f"{path} has the hash {found.sha256}, and what was measured {bbh_items.SHA256}."
-        raise BadRequest(msg, code="bbh_unexpected")
-    console.print(f"{path}: {len(found.items)} items of {len(bbh_items.TASKS)} tasks")
-    return path
+        for name in missing:
+            write(paths[name], "".join(bbh_items.lines(name, tasks)))
+            if not _is_there(paths[name]):
+                found, known = load_dataset(paths[name]).sha256, bbh_items.SHA256[name]
+                msg = f"{paths[name]} has the hash {found}, and what was measured {known}."
+                raise BadRequest(msg, code="bbh_unexpected")
+    return list(paths.values())
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() and load_dataset(path).sha256 == bbh_items.SHA256[path.stem]
 
 
 def write(path: Path, text: str) -> None:
@@ -102,7 +109,7 @@ def _server(url: str | None, port: int, console: Console) -> Iterator[str]:
 
 
 def measure(url: str, items: Path, kept: Path | None, console: Console) -> None:
-    """Ask, print, upload; and write the evidence to ``kept``, as the demo's own.
+    """Ask, print, upload; and write the evidence into the folder ``kept``, as the demo's own.
 
     A run that was stopped goes on; one that is complete makes room for the next.
 
@@ -128,8 +135,16 @@ def measure(url: str, items: Path, kept: Path | None, console: Console) -> None:
         raise
     found = parse_run(run_path(results).read_bytes())
     if kept is not None:
-        keep(replace(found, actor=ACTOR), kept)
+        keep(replace(found, actor=ACTOR), kept / f"{items.stem}.json")
     results.replace(results.with_name(f"{items.stem}-{found.id[:8]}.jsonl"))
+
+
+def _named(sets: str) -> list[str]:
+    names = [name.strip() for name in sets.split(",")]
+    if unknown := [name for name in names if name not in bbh_items.SETS]:
+        msg = f"There is no data set {unknown[0]!r}; there are {', '.join(bbh_items.SETS)}."
+        raise BadRequest(msg, code="bbh_unknown_set", param="--sets")
+    return names
 
 
 def main(
@@ -143,10 +158,13 @@ def main(
     ] = None,
     folder: Annotated[Path, typer.Option(help="For archive, items and answers.")] = FOLDER,
     keep_in: Annotated[
-        Path | None, typer.Option("--keep", metavar="FILE", help="Also write the evidence here.")
+        Path | None, typer.Option("--keep", metavar="DIR", help="Also write the evidence here.")
     ] = None,
+    sets: Annotated[
+        str, typer.Option(metavar="NAMES", help="Which of the data sets, by commas.")
+    ] = ",".join(bbh_items.SETS),
     only_items: Annotated[
-        bool, typer.Option("--only-items", help="Make the data set, and ask nobody.")
+        bool, typer.Option("--only-items", help="Make the data sets, and ask nobody.")
     ] = False,
 ) -> None:
     """Ask the demo's versions and their base model a slice of BIG-Bench Hard."""
@@ -154,10 +172,11 @@ def main(
     serve.heed_signals()
     try:
         with reported(as_json=False):
-            items = dataset(folder, archive, console)
+            files = datasets(_named(sets), folder, archive, console)
             if not only_items:
                 with _server(url, port, console) as address:
-                    measure(address, items, keep_in, console)
+                    for items in files:
+                        measure(address, items, keep_in, console)
     except KeyboardInterrupt:
         console.print("Stopped; the same command goes on from here.")
         raise typer.Exit(INTERRUPTED) from None

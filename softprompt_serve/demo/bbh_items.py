@@ -23,14 +23,17 @@ from softprompt_serve.evaluation.dataset import canonical_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-NAME: Final = "bbh"
-"""Of the data set, in evidence and policies."""
+SETS: Final[Mapping[str, int]] = {"bbh": 3, "bbh-plain": 0}
+"""Data sets, as evidence and policies call them, and how many solved examples stand before a
+question: as many as BIG-Bench Hard has, or none, as people ask. Their items are the same."""
 
-SHA256: Final = "b3fff16e121ef2bbb9487e16387bac47d682e35a564c9552862c54770fffa9e8"
-"""Of the data set that this makes of BIG-bench 1.0.0; what was measured."""
+SHA256: Final[Mapping[str, str]] = {
+    "bbh": "b3fff16e121ef2bbb9487e16387bac47d682e35a564c9552862c54770fffa9e8",
+    "bbh-plain": "56fcc70a06351707cba82f729f233320be4e4b538a422845303f3a30d35cc58f",
+}
+"""Of what this makes of BIG-bench 1.0.0, and of what was measured."""
 
 SEED: Final = "bbh-1"
-SHOTS: Final = 3
 PER_TASK: Final = 12
 MAX_CHARACTERS: Final = 1_200
 """Of a question; four of them, a text and the answer fit into 2,048 tokens."""
@@ -94,10 +97,13 @@ class Question:
     expected: str | list[str]
 
 
-def lines(tasks: Mapping[str, Mapping[str, Any]], per_task: int = PER_TASK) -> Iterator[str]:
-    """The data set's lines, task by task, so that a prefix cache finds the examples again.
+def lines(
+    name: str, tasks: Mapping[str, Mapping[str, Any]], per_task: int = PER_TASK
+) -> Iterator[str]:
+    """A data set's lines, task by task, so that a prefix cache finds the examples again.
 
     Args:
+        name: one of :data:`SETS`.
         tasks: each folder's ``task.json``.
         per_task: how many items of each.
 
@@ -115,14 +121,16 @@ def lines(tasks: Mapping[str, Mapping[str, Any]], per_task: int = PER_TASK) -> I
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             msg = f"{folder} has an item that is not of the form that is known: {error!r}."
             raise BadRequest(msg, code="bbh_unexpected", param=folder) from error
-        shots = _shots(found)
-        asked = [question for question in found if question not in shots][:per_task]
-        if len(shots) < SHOTS or len(asked) < per_task:
-            msg = f"{folder} has {len(found)} usable items; expected {SHOTS + per_task} or more."
+        examples = _examples(found)
+        asked = [question for question in found if question not in examples][:per_task]
+        if len(asked) < per_task:
+            least = max(SETS.values()) + per_task
+            msg = f"{folder} has {len(found)} usable items; expected {least} or more."
             raise BadRequest(msg, code="bbh_unexpected", param=folder)
         opening = "\n\n".join(part for part in (about, form.value) if part)
         for question in asked:
-            yield _line(folder.replace("/", "_"), opening, shots, question)
+            task = folder.replace("/", "_")
+            yield _line(task, opening, examples[: SETS[name]], question)
 
 
 def questions(folder: str, form: Form, task: Mapping[str, Any]) -> list[Question]:
@@ -163,20 +171,20 @@ def _worded(folder: str, form: Form, before: str, example: Mapping[str, Any]) ->
     return Question(key, source, text, answer, answer) if len(text) <= MAX_CHARACTERS else None
 
 
-def _shots(found: Sequence[Question]) -> list[Question]:
+def _examples(found: Sequence[Question]) -> list[Question]:
     """The first questions with differing answers; where there are too few of these, any."""
     by_answer: dict[str, Question] = {}
     for question in found:
         by_answer.setdefault(question.answer, question)
     different = list(by_answer.values())
-    return [*different, *(q for q in found if q not in different)][:SHOTS]
+    return [*different, *(q for q in found if q not in different)][: max(SETS.values())]
 
 
-def _line(task: str, opening: str, shots: Sequence[Question], asked: Question) -> str:
+def _line(task: str, opening: str, examples: Sequence[Question], asked: Question) -> str:
     messages = []
-    for shot in shots:
-        messages.append({"role": "user", "content": shot.text})
-        messages.append({"role": "assistant", "content": shot.answer})
+    for example in examples:
+        messages.append({"role": "user", "content": example.text})
+        messages.append({"role": "assistant", "content": example.answer})
     messages.append({"role": "user", "content": asked.text})
     messages[0]["content"] = f"{opening}\n\n{messages[0]['content']}"
     item = {
