@@ -337,7 +337,7 @@ def index() -> Iterator[Index]:
 
 def wanted(index: Index, **changes: Any) -> Archive:
     body = index.body
-    known = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
+    known: dict[str, Any] = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
     return Archive("bigbench", "b.tar.gz", **(known | changes))
 
 
@@ -400,7 +400,7 @@ def test_a_disk_without_room_is_named_before_anything_is_fetched(
 ) -> None:
     with pytest.raises(SoftpromptError, match="no room left") as refused:
         fetch(index, tmp_path, size=10**18)
-    assert refused.value.code == "bbh_no_room"
+    assert refused.value.code == "bbh_unwritable"
     assert index.ranges == []
 
 
@@ -439,6 +439,18 @@ def test_pips_own_settings_say_where_to_look(listed: str, indexes: tuple[str, ..
 def test_pips_certificates_and_proxy_are_taken_over() -> None:
     found = Pip.of(":env:.cert='/x/ca.pem'\nglobal.proxy='http://proxy.example:3128'", HELP)
     assert (found.cert, found.proxy) == ("/x/ca.pem", "http://proxy.example:3128")
+
+
+def test_certificates_that_are_not_there_are_named() -> None:
+    with pytest.raises(SoftpromptError, match="/nowhere/ca.pem"):
+        Pip(("https://index.example/simple",), cert="/nowhere/ca.pem").client()
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"files": [{}]}'])
+def test_json_that_is_no_index_has_no_files(body: str) -> None:
+    request = httpx.Request("GET", "https://index.example/simple/b/")
+    headers = {"content-type": "application/json"}
+    assert links(httpx.Response(200, text=body, headers=headers, request=request)) == {}
 
 
 def test_this_machines_pip_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:

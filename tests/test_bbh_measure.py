@@ -80,11 +80,21 @@ def test_anything_else_is_no_option(answer: str) -> None:
     assert not re.search(bbh.OPTION, answer)
 
 
-def test_what_is_kept_says_no_text_and_no_user(url: str, items: Path, tmp_path: Path) -> None:
+def test_what_is_kept_says_no_text_no_answer_and_no_user(
+    url: str, items: Path, tmp_path: Path
+) -> None:
     measure(url, items, tmp_path / "kept")
     text = (tmp_path / "kept" / "bbh.json").read_text()
     assert "secret" not in text
-    assert parse_run(text).actor == bbh.ACTOR
+    kept = parse_run(text)
+    assert (kept.actor, kept.answers) == (bbh.ACTOR, ())
+
+
+def test_what_is_kept_is_a_run_of_its_own(
+    fake: Fake, url: str, items: Path, tmp_path: Path
+) -> None:
+    measure(url, items, tmp_path / "kept")
+    assert parse_run((tmp_path / "kept" / "bbh.json").read_text()).id not in fake.runs
 
 
 def test_a_run_that_was_stopped_asks_only_the_rest(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _MAX_TASK_BYTES: Final = 32 * 1024 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
+_FULL: Final = "there is no room left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +94,33 @@ def fetch(archive: Archive, folder: Path, pip: Callable[[], Pip], console: Conso
         console: shows how far it is.
 
     Raises:
-        BadRequest: ``bbh_archive``: what is there, or what came, is another file.
-        NotFound, Unavailable: ``bbh_not_found``, ``bbh_no_pip``, ``bbh_unreachable``,
-            ``bbh_no_room``.
+        BadRequest: ``bbh_archive``: what is there, or what came, is another file;
+            ``bbh_unwritable``: there is no room, or no right to write.
+        NotFound, Unavailable: ``bbh_not_found``, ``bbh_no_pip``, ``bbh_unreachable``.
     """
     path = folder / archive.file
-    if not path.exists():
-        part = folder / f"{archive.file}.part"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _complete(archive, part, pip, console)
-            archive.check(part)
-        except httpx.HTTPError as error:
-            msg = (
-                f"{archive.file} can't be fetched: {error or type(error).__name__}. The same command "
-                f"goes on from what is in {part}; --archive takes a file from elsewhere."
-            )
-            raise Unavailable(msg, code="bbh_unreachable") from error
-        except OSError as error:
-            full = error.errno == errno.ENOSPC
-            why = "there is no room left" if full else error.strerror or str(error)
-            msg = f"{archive.file} ({archive.size:,} bytes) can't be written to {folder}: {why}."
-            raise Unavailable(msg, code="bbh_no_room") from error
-        except BadRequest:
-            part.unlink()  # going on from it would only find the same again
-            raise
+    if path.exists():
+        archive.check(path)
+        return path
+    part = folder / f"{archive.file}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _complete(archive, part, pip, console)
+        archive.check(part)
         part.replace(path)
-    archive.check(path)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        msg = (
+            f"{archive.file} can't be fetched: {error or type(error).__name__}. The same command "
+            f"goes on from what is in {part}; --archive takes a file from elsewhere."
+        )
+        raise Unavailable(msg, code="bbh_unreachable") from error
+    except OSError as error:
+        why = _FULL if error.errno == errno.ENOSPC else error.strerror or str(error)
+        msg = f"{archive.file} ({archive.size:,} bytes) can't be written to {folder}: {why}."
+        raise BadRequest(msg, code="bbh_unwritable") from error
+    except BadRequest:
+        part.unlink()  # going on from it would only find the same again
+        raise
     return path
 
 
@@ -128,7 +129,7 @@ def _complete(archive: Archive, part: Path, pip: Callable[[], Pip], console: Con
     if have >= archive.size:
         return
     if shutil.disk_usage(part.parent).free < archive.size - have:
-        raise OSError(errno.ENOSPC, "no room")
+        raise OSError(errno.ENOSPC, _FULL)
     where = pip()
     columns = (TextColumn(archive.file), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (

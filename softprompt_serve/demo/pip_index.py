@@ -74,9 +74,18 @@ class Pip:
         return cls(tuple(indexes), value("cert"), value("proxy"))
 
     def client(self) -> httpx.Client:
-        """A client as pip would be one; use it in ``with``."""
+        """A client as pip would be one; use it in ``with``.
+
+        Raises:
+            Unavailable: ``bbh_no_pip``: the certificates can't be read.
+        """
+        try:
+            trusted = ssl.create_default_context(cafile=self.cert)
+        except OSError as error:
+            msg = f"{self.cert}, pip's certificates, can't be read: {error.strerror or error}."
+            raise Unavailable(msg, code="bbh_no_pip") from error
         return httpx.Client(
-            verify=ssl.create_default_context(cafile=self.cert),
+            verify=trusted,
             proxy=self.proxy,
             follow_redirects=True,
             timeout=httpx.Timeout(60.0, connect=_CONNECT_SECONDS),
@@ -105,8 +114,11 @@ def links(page: httpx.Response) -> dict[str, str]:
     """Addresses of a project's files by their names, from either form of a simple index."""
     base = str(page.url)
     if "json" in page.headers.get("content-type", ""):
-        files: list[Mapping[str, str]] = page.json()["files"]
-        return {file["filename"]: urljoin(base, file["url"]) for file in files}
+        try:
+            files: list[Mapping[str, str]] = page.json()["files"]
+            return {file["filename"]: urljoin(base, file["url"]) for file in files}
+        except (ValueError, KeyError, TypeError):
+            return {}  # it is no index
     anchors = _Anchors()
     anchors.feed(page.text)
     found = (urlsplit(urljoin(base, link))._replace(fragment="") for link in anchors.targets)
