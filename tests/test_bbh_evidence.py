@@ -16,7 +16,7 @@ from softprompt_serve.cli.client import Api
 from softprompt_serve.demo import bbh, bbh_items
 from softprompt_serve.demo.scoring import wilson
 from softprompt_serve.demo.seed import EVIDENCE, POLICY, PROMPTS, seed
-from softprompt_serve.evaluation.evaluators import evaluators_of
+from softprompt_serve.evaluation.evaluators import Options, evaluators_of
 from softprompt_serve.release.evidence import Run
 from softprompt_serve.release.evidence_shapes import parse_run
 from softprompt_serve.release.gates import Subject, Verdict, judge, to_text
@@ -64,7 +64,9 @@ def right(run: Run, version: str, evaluator: str) -> tuple[int, int]:
 def test_it_was_asked_as_the_code_would_ask_it_now(name: str) -> None:
     run = RUNS[name]
     assert run.dataset_sha256 == bbh_items.SHA256[name]
-    assert dict(run.evaluators) == {e.name: e.version for e in evaluators_of(bbh.EVALUATORS)}
+    assert dict(run.evaluators) == {
+        e.name: e.version for e in evaluators_of(bbh.EVALUATORS, Options())
+    }
     asked = {"temperature": 0.0, "seed": 0, "max_tokens": bbh.MAX_TOKENS}
     assert dict(run.sampling) == asked | json.loads(bbh.SAMPLING)
     assert list(run.digests) == bbh.VERSIONS.split(",")
@@ -138,3 +140,18 @@ def test_a_server_takes_the_evidence_and_promotes_on_it(tmp_path: Path) -> None:
         api.change("PUT", "/prompts/support/aliases/production", json_body={"version": "v3"})
         newest = api.get("/audit").data["data"][0]
         assert "forced" not in newest["detail"]
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+@pytest.mark.parametrize("evaluator", ["exact_match", "is_option"])
+def test_a_policy_that_held_them_to_plain_questions_would_refuse_them(
+    version: str, evaluator: str
+) -> None:
+    hold = {"evaluator": evaluator, "dataset": "bbh-plain", "max_drop": 0.03, "against": "base"}
+    document = shipped().to_json()
+    document["hold"] = [*document["hold"], hold]
+    verdict = judged(parse_policy(json.dumps(document)), version)
+    (gate,) = [gate for gate in verdict.gates if not gate.passed]
+    assert gate.name == f"hold {evaluator} on bbh-plain against base"
+    assert gate.numbers["items"] == 264
+    assert float(gate.numbers["low"]) < -0.03

@@ -70,7 +70,7 @@ def test_base_and_versions_are_asked_side_by_side_and_the_evidence_is_uploaded(
     assert passed == {("base", "exact_match"), ("base", "is_option")}
 
 
-@pytest.mark.parametrize("answer", ["(C", "(C)", "No", "valid.", "(a)", "12", "R"])
+@pytest.mark.parametrize("answer", ["(C", "(C)", "No", "no", "valid.", "(a)", "12", "R"])
 def test_an_option_is_one_whatever_its_dress(answer: str) -> None:
     assert re.search(bbh.OPTION, answer)
 

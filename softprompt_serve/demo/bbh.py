@@ -36,7 +36,7 @@ FOLDER: Final = Path(".demo") / "bbh"
 """Ignored by git, as the items must be."""
 
 VERSIONS: Final = "base,v1,v2,v3"
-OPTION: Final = r"^\W*([A-R]|[ab]|Yes|No|True|False|(in)?valid|(im)?plausible|\d+)\W*$"
+OPTION: Final = r"(?i)^\W*([A-R]|Yes|No|True|False|(in)?valid|(im)?plausible|\d+)\W*$"
 """What an answer looks like that is an option, be it the right one, and not a ticket's label."""
 
 EVALUATORS: Final = ("exact_match", f"is_option=regex:{OPTION}")
