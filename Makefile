@@ -1,6 +1,7 @@
 # softprompt-serve: `make` says what there is.
 #
 # make serve: MODEL (a vLLM model; empty: the demo), PORT, ARGS (any flags of `vllm serve`)
+# make bbh: URL (a running demo; empty: one is started on PORT), ARGS (of softprompt_serve.demo.bbh)
 # make test, make check: PYTEST (arguments of pytest)
 # make compat: RELEASES (of vLLM; empty: those supported and their neighbours)
 # ACCELERATOR=cpu|cuda overrules what is detected; TORCH_INDEX: see scripts/bootstrap.py
@@ -9,6 +10,7 @@ PYTHON ?= python3
 MODEL ?=
 PORT ?= 8000
 ARGS ?=
+URL ?=
 PYTEST ?=
 MINUTES ?= 30
 DEMO_MODEL ?= $(CURDIR)/.demo/model
@@ -19,7 +21,7 @@ INSTALLED := .venv-wheel/bin
 INSTALLED_ENV := PYTHONSAFEPATH=1 DEMO_MODEL="$(DEMO_MODEL)"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format docs compat mutate soak train lock clean
+.PHONY: help serve test check lint format docs compat mutate soak train lock clean bbh
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -79,6 +81,11 @@ train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v2 --model "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v3 --model "$(DEMO_MODEL)"
+
+bbh: ## Measure the demo's versions and their base model on a slice of BIG-Bench Hard (URL= PORT=)
+	@$(PYTHON) scripts/bootstrap.py --with demo
+	@$(BIN)/python -m softprompt_serve.demo.bbh --port $(PORT) $(if $(strip $(URL)),--url $(URL)) \
+		--keep softprompt_serve/demo/prompts/support-evidence $(ARGS)
 
 lock: ## Write requirements/ from pyproject.toml (UPGRADE=1: newest of everything)
 	@$(PYTHON) scripts/bootstrap.py --with lock

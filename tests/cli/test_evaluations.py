@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from softprompt_serve.cli import app
 from softprompt_serve.demo import tickets
 from softprompt_serve.demo.scoring import score
+from softprompt_serve.evaluation.replies import base_digest
 from softprompt_serve.release.evidence_shapes import to_document
 from softprompt_serve.testing import serving
 
@@ -121,19 +122,18 @@ def test_versions_that_cant_be_asked_are_refused(
     assert not fake.asked
 
 
-def test_the_base_model_is_asked_beside_a_prompts_versions(
+def test_the_base_model_is_asked_beside_a_prompts_versions_and_is_evidence(
     run: Callable[..., Result], fake: Fake
 ) -> None:
-    run("--limit", "1", "--no-upload", versions="base,v2")
+    run("--limit", "1", versions="base,v2")
     assert {body["model"] for body in fake.bodies} == {BASE, "support@v2"}
+    (kept,) = fake.runs.values()
+    assert kept["digests"] == {"base": base_digest(), "v2": digest("v2")}
 
 
-def test_evidence_about_the_base_model_needs_a_version_of_its_kind(
+def test_a_version_of_kind_base_is_asked_where_there_is_one(
     run: Callable[..., Result], fake: Fake
 ) -> None:
-    refused = run(versions="base,v2", fails=1).stderr
-    assert "--kind base --version base" in refused
-    assert not fake.asked
     fake.versions, fake.kinds = ("v0", "v2"), {"v0": "base"}
     run("--limit", "1", versions="base,v2")
     assert {body["model"] for body in fake.bodies} == {"support@v0", "support@v2"}

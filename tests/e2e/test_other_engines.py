@@ -26,7 +26,12 @@ API_KEY = "none"  # what the harness' clients send
 KEYED = {"authorization": f"Bearer {API_KEY}"}
 PLUGIN = {"VLLM_PLUGINS": "softprompt_serve"}
 TOKENS = 56
-DEMO_GATES = {"win exact_match on support-test", "hold exact_match on support-ood"}
+DEMO_GATES = {
+    "win exact_match on support-test",
+    "hold exact_match on support-ood",
+    "hold exact_match on bbh against base",
+    "hold is_option on bbh against base",
+}
 
 
 @pytest.fixture(scope="module")
