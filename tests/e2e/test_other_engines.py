@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,9 @@ import torch
 from e2e.conftest import PROMPTS, TICKET, import_versions
 from e2e.harness import PLAIN, Admin, Server
 from e2e.reference import Reference, safetensors_bytes
+from safetensors.torch import load_file, save_file
 
+from softprompt_serve.demo import tickets
 from softprompt_serve.release.policy import parse_policy
 
 OUR_FLAGS = (
@@ -26,6 +33,12 @@ API_KEY = "none"  # what the harness' clients send
 KEYED = {"authorization": f"Bearer {API_KEY}"}
 PLUGIN = {"VLLM_PLUGINS": "softprompt_serve"}
 TOKENS = 56
+UPDATE = 0.2
+"""Noise in the updated weights, of their own standard deviation."""
+
+SHIFTED = 3
+"""Exit status of a watch that found a shift."""
+
 DEMO_GATES = {
     "win exact_match on support-test",
     "hold exact_match on support-ood",
@@ -229,6 +242,86 @@ def test_an_answer_that_has_begun_is_finished_when_the_server_is_told_to_end(
         text += "".join(chunk.choices[0].text for chunk in stream)
     assert text == greedy_past_the_end(reference, TICKET, tensor)
     assert tight.wait_exit() == 0
+
+
+@pytest.fixture(scope="module")
+def updated(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model after an update that a text survives better than a tensor does."""
+    folder = tmp_path_factory.mktemp("updated") / "model"
+    folder.mkdir()
+    for path in model.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, folder)
+    generator = torch.Generator().manual_seed(7)
+    weights = load_file(model / "model.safetensors")
+    for name, weight in weights.items():
+        if weight.ndim > 1 and "embed" not in name:
+            noise = torch.randn(weight.shape, generator=generator)
+            weights[name] = weight + UPDATE * weight.std() * noise
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def after_update(tight: Server, updated: Path) -> Iterator[Server]:
+    """The server that was ended, started again on the updated model: same home, same catalogue."""
+    assert tight.process is None or tight.process.poll() is not None
+    server = Server(
+        updated,
+        tight.home,
+        flags=("--max-model-len", "2048", "--max-num-seqs", "16", "--enforce-eager"),
+        environment={"SOFTPROMPT_PROMOTION_GATES": "enforce"},
+    )
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+def test_after_a_base_update_the_hard_baseline_answers(
+    after_update: Server, updated: Path, rows: dict[str, torch.Tensor], hard_text: str
+) -> None:
+    """Follows those above: v3 was promoted there, on evidence from before the update."""
+    admin, reference = after_update.admin(), Reference(updated)
+    why = admin.version("support", "v3")["unverified"]
+    assert why.startswith("trained with weights")
+    prompt = admin.http.get("/prompts/support").json()
+    assert (prompt["aliases"]["production"], prompt["stand_in"]) == ("v3", "v1")
+    text = reference.answer(reference.chat_ids(TICKET, hard_text), tokens=8)
+    for name in ("support", "support@production"):
+        assert ask(after_update, name) == ("support@v1", text)
+    # Pinned it is still itself, or nobody could evaluate it.
+    pinned = reference.answer(reference.chat_ids(TICKET), rows["v3"], tokens=8)
+    assert ask(after_update, "support@v3") == ("support@v3", pinned)
+    # Forced once, on other weights: no evidence, and none for these.
+    assert ask(after_update, "forced")[0] == "forced@v1"
+
+
+def test_a_watch_finds_what_the_update_did_and_no_evidence_lets_it_through(
+    after_update: Server, tmp_path: Path
+) -> None:
+    admin = after_update.admin()
+    given = {"SOFTPROMPT_URL": after_update.url, "SOFTPROMPT_HOME": str(after_update.home)}
+    data = f"support-test={tickets.DATA / 'test.jsonl'}"
+    watch = ["eval", "watch", "--prompt", "support", "--versions", "v1,v3", "--dataset", data]
+    done = subprocess.run(
+        [sys.executable, "-m", "softprompt_serve.cli", *watch, "--concurrency", "16", "--json"],
+        env={**os.environ, **given},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=800,
+    )
+    assert done.returncode == SHIFTED, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["runs"][0]["reference"]["base"]["fingerprint"] != found["base"]["fingerprint"]
+    directions = {one["direction"] for one in found["shifts"] if one["version"] == "v3"}
+    assert directions == {"worse"}
+    refused = admin.http.post("/prompts/support/versions/v3/verify")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "gates_failed")
+    assert admin.version("support", "v3")["unverified"]
+    assert ask(after_update, "support")[0] == "support@v1"
 
 
 def test_a_missing_flag_is_named_by_the_failing_start(
