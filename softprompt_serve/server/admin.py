@@ -78,11 +78,18 @@ State = Annotated[AppState, Depends(_state)]
 Serving = Annotated[Service, Depends(_service)]
 Actor = Annotated[str | None, Query(max_length=128, description="Who makes the change.")]
 
+# In place of FastAPI's own 422, which none of these routes answers.
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": schemas.Refused, "description": "Refused; nothing has changed."},
+    503: {"model": schemas.Refused, "description": "Not now, perhaps later."},
+}
+
 router = APIRouter(
     prefix=PREFIX,
     route_class=OurRoute,
     tags=["softprompts"],
     dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin token."))],
+    responses=_REFUSED,
 )
 probes = APIRouter(prefix=PREFIX, route_class=OurRoute, tags=["softprompts"])
 

@@ -25,6 +25,7 @@ policy_router = APIRouter(
     route_class=OurRoute,
     tags=["policies"],
     dependencies=router.dependencies,
+    responses=router.responses,
 )
 
 _TAG: Final = re.compile(rf'(?:W/)?"([0-9a-f]{{16}}|{NO_POLICY})"|([0-9a-f]{{16}}|{NO_POLICY})')
