@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Request
 from starlette.routing import Match, Route
 
 from softprompt_serve.errors import MethodNotAllowed, NotFound
@@ -15,15 +14,12 @@ from softprompt_serve.server.gate import PREFIX
 from softprompt_serve.server.scope import error_response, route_path
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.responses import Response
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
-unknown_router = APIRouter(prefix=PREFIX)
-"""To be included last: it takes everything."""
 
-
-@unknown_router.api_route("/{rest:path}", methods=_METHODS, include_in_schema=False)
 async def unknown(request: Request) -> Response:
     """404, or 405 where another method would have been answered."""
     path = route_path(request.scope)
@@ -46,3 +42,7 @@ def _allowed(request: Request) -> set[str]:
         if route.matches(request.scope)[0] is not Match.NONE
         for method in route.methods or ()
     }
+
+
+UNKNOWN = Route(f"{PREFIX}/{{rest:path}}", unknown, methods=_METHODS, include_in_schema=False)
+"""To be added last: it takes everything."""
