@@ -40,6 +40,9 @@ def looks_zipped(data: bytes) -> bool:
 class Archive:
     """The checked members of a zip, read one at a time.
 
+    Attributes:
+        total_bytes: what all entries say that they have once unpacked.
+
     Args:
         data: the zip.
         max_bytes: most bytes of all entries once unpacked.
@@ -60,9 +63,11 @@ class Archive:
             entries = self._zip.infolist()
         except _BROKEN as error:
             _refuse(f"The zip can't be read: {error}.", error)
-        total = sum(entry.file_size for entry in entries)
-        if total > max_bytes:
-            _refuse(f"The zip unpacks to {total} bytes; at most {max_bytes} are accepted.")
+        self.total_bytes = sum(entry.file_size for entry in entries)
+        if self.total_bytes > max_bytes:
+            _refuse(
+                f"The zip unpacks to {self.total_bytes} bytes; at most {max_bytes} are accepted."
+            )
         for entry in entries:
             _check_entry(entry)
         files = [entry for entry in entries if not entry.is_dir()]
