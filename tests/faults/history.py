@@ -20,6 +20,12 @@ LIMITS = Limits(HIDDEN_SIZE, "float32", 64, 4096, 100)
 State = dict[str, Any]
 
 
+def tensor(rows: int, seed: int) -> bytes:
+    """A safetensors file of ``[rows, HIDDEN_SIZE]``."""
+    values = torch.randn(rows, HIDDEN_SIZE, generator=torch.Generator().manual_seed(seed))
+    return save({"prompt": values})
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One call, and the state that it makes of another."""
@@ -102,10 +108,7 @@ class History:
     def _upload(self, *_: Any) -> Step:
         self.made += 1
         name, seed = f"v{self.made}", self.chance.randrange(2**31)
-        rows = torch.randn(
-            self.chance.randrange(1, 9), HIDDEN_SIZE, generator=torch.Generator().manual_seed(seed)
-        )
-        data = save({"prompt": rows})
+        data = tensor(self.chance.randrange(1, 9), seed)
         digest = soft_from_bytes(data, filename=None, limits=LIMITS).content.digest
 
         def becomes(state: State) -> State:
