@@ -74,6 +74,9 @@ def _service(request: Request) -> Service:
     return _state(request).require_service()
 
 
+# As much as a database's integer holds.
+_LARGEST_ID = 2**63 - 1
+
 State = Annotated[AppState, Depends(_state)]
 Serving = Annotated[Service, Depends(_service)]
 Actor = Annotated[str | None, Query(max_length=128, description="Who makes the change.")]
@@ -256,7 +259,7 @@ async def audit(
     service: Serving,
     prompt: Annotated[str | None, Query(pattern=schemas.NAME)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Annotated[int | None, Query(ge=1, le=_LARGEST_ID)] = None,
 ) -> schemas.AuditList:
     """Changes, newest first."""
     entries = await asyncio.to_thread(

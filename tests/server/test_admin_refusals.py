@@ -183,6 +183,7 @@ BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
     ("GET", f"{V1}/audit?limit=0", None, 400, "invalid_request"),
     ("GET", f"{V1}/audit?limit=1001", None, 400, "invalid_request"),
     ("GET", f"{V1}/audit?before=zero", None, 400, "invalid_request"),
+    ("GET", f"{V1}/audit?before={2**63}", None, 400, "invalid_request"),
     ("GET", f"{V1}/audit?prompt=S", None, 400, "invalid_request"),
 ]
 
