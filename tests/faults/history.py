@@ -165,7 +165,9 @@ class History:
 
     def _promote(self, _free: list[str], _loaded: list[str]) -> Step:
         names = sorted(self.state["weights"])
-        to = self.chance.choice([name for name in names if name != self.state["production"]] or names)
+        to = self.chance.choice(
+            [name for name in names if name != self.state["production"]] or names
+        )
 
         def becomes(state: State) -> State:
             weights = {name: 100 if name == to else 0 for name in state["weights"]}

@@ -55,7 +55,9 @@ def with_header(header: bytes, body: bytes = b"") -> bytes:
 
 
 def weights_of_zeros() -> bytes:
-    header = b'{"prompt_embeddings":{"dtype":"F32","shape":[1638400,8],"data_offsets":[0,52428800]}}'
+    header = (
+        b'{"prompt_embeddings":{"dtype":"F32","shape":[1638400,8],"data_offsets":[0,52428800]}}'
+    )
     weights = with_header(header, bytes(50 * MIB))
     return packed({"adapter_config.json": CONFIG, "adapter_model.safetensors": weights})
 
@@ -85,8 +87,9 @@ def many_entries() -> bytes:
 
 
 def many_tensors() -> bytes:
-    entries = ('"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(200_000))
-    return with_header(("{" + ",".join(entries) + "}").encode())
+    nothing = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    entries = ",".join(f'"{n}":{nothing}' for n in range(200_000))
+    return with_header(f"{{{entries}}}".encode())
 
 
 def much_metadata() -> bytes:

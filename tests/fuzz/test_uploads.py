@@ -24,21 +24,28 @@ LIMITS = Limits(8, "float16", 64, 128, 100, max_bytes=1024 * 1024)
 LONGEST_MESSAGE = 4000
 
 
-def read(data: bytes) -> None:
-    """Take an upload or refuse it; what is taken can be served."""
+def refusal(data: bytes) -> SoftpromptError | None:
+    """Why an upload is refused; what is not can be served."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             content = soft_from_bytes(data, filename="x.safetensors", limits=LIMITS).content
         except SoftpromptError as error:
-            assert error.code.startswith("artifact_") or error.code == "upload_too_large"
-            assert error.status in {400, 413}
-            assert 0 < len(error.message) < LONGEST_MESSAGE
-            return
+            return error
     rows, columns = content.shape
     assert 1 <= rows <= 64
     assert columns == 8
     assert torch.isfinite(content.tensor().to(torch.float16)).all()
+    return None
+
+
+def read(data: bytes) -> None:
+    """Take an upload or refuse it, as documented."""
+    if (error := refusal(data)) is None:
+        return
+    assert error.code.startswith("artifact_") or error.code == "upload_too_large"
+    assert error.status in {400, 413}
+    assert 0 < len(error.message) < LONGEST_MESSAGE
 
 
 @cases(400, 4)
@@ -103,7 +110,9 @@ def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
 FILENAMES = st.one_of(NAMES, st.sampled_from(["x.bin", "x.pt", "../x", "", "a" * 3000, '"', "\\"]))
 TEXTS = st.one_of(
     st.text(max_size=50),
-    st.sampled_from(["\u00e9", "e\u0301", "\u202ea", "\x00", "x" * 70_000, " ", "\ufeff", "\ud800"]),
+    st.sampled_from(
+        ["\u00e9", "e\u0301", "\u202ea", "\x00", "x" * 70_000, " ", "\ufeff", "\ud800"]
+    ),
 )
 RECORDS = st.one_of(
     st.sampled_from(
@@ -117,7 +126,9 @@ RECORDS = st.one_of(
     st.text(max_size=40),
 )
 VERSIONS = st.one_of(
-    st.sampled_from(["v1", "v9", "../v1", "V1", "v" * 63, "v" * 64, "\u00e9", "e\u0301", "", "production"]),
+    st.sampled_from(
+        ["v1", "v9", "../v1", "V1", "v" * 63, "v" * 64, "\u00e9", "e\u0301", "", "production"]
+    ),
     st.text(max_size=12),
 )
 

@@ -24,7 +24,15 @@ NAMES = st.one_of(
             *("prompt_embeddings", "embedding.weight", "mlp_head.0.weight", "__metadata__", ""),
             *("lstm_head.weight_ih_l0", "lstm_head.weight_hh_l0", "mlp_head.0.bias"),
             *("../../etc/passwd", "/etc/passwd", "a\\b", "C:\\x", "nul\x00", "x" * 5000),
-            *("\u00e9", "e\u0301", "\u202eevil", "\U0001f642", "\ufeff", "%s%n", "\r\nset-cookie: a"),
+            *(
+                "\u00e9",
+                "e\u0301",
+                "\u202eevil",
+                "\U0001f642",
+                "\ufeff",
+                "%s%n",
+                "\r\nset-cookie: a",
+            ),
         ]
     ),
     st.text(max_size=30),
@@ -79,7 +87,9 @@ def safetensors(draw: st.DrawFn) -> bytes:
             st.sampled_from([0, 1, 2**20, 2**31, 2**32, 2**63, 2**64 - 1, 100_000_000]),
         )
     )
-    body = draw(st.sampled_from([bytes(64), bytes(32), b"\xff" * 64, b"\x00\x00\x80\x7f" * 16, b""]))
+    body = draw(
+        st.sampled_from([bytes(64), bytes(32), b"\xff" * 64, b"\x00\x00\x80\x7f" * 16, b""])
+    )
     whole = struct.pack("<Q", length) + header + body
     return whole[: draw(st.integers(0, len(whole)))] if draw(st.integers(0, 9)) == 0 else whole
 
