@@ -88,9 +88,7 @@ class Replicas:
         """
         with self._database.reading() as session:
             now = self._database.clock(session)
-            query = select(ReplicaRow).where(
-                ReplicaRow.seen_at.between(now - within, now + within)
-            )
+            query = select(ReplicaRow).where(ReplicaRow.seen_at.between(now - within, now + within))
             found = session.scalars(query.order_by(ReplicaRow.name, ReplicaRow.id)).all()
             rollouts = _rollouts(session, [row.id for row in found])
             return [
