@@ -8,7 +8,12 @@ from typing import Any
 from softprompt_serve.server.schemas import NAME
 
 VERSIONS = ["v1", "v2", "v3", "v4", "production", "canary"]
-_NAMES = {"name": ["support"], "prompt": ["support"], "alias": ["production", "canary"]}
+_NAMES = {
+    "name": ["support"],
+    "prompt": ["support"],
+    "alias": ["production", "canary"],
+    "against": ["baseline", "base", "v1", "v2"],  # answers hold its default
+}
 _TAGS = ["*", '"0"', '"1"', '"2"', '"none"']
 
 
