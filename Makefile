@@ -2,8 +2,10 @@
 #
 # make serve: MODEL (a vLLM model; empty: the demo), PORT, ARGS (any flags of `vllm serve`)
 # make bbh: URL (a running demo; empty: one is started on PORT), ARGS (of softprompt_serve.demo.bbh)
+# make soak: MINUTES
 # make test, make check: PYTEST (arguments of pytest)
 # make compat: RELEASES (of vLLM; empty: those supported and their neighbours)
+# make fuzz: CASES (how many), SEED; make faults: ROUNDS (kills of each kind), SEED
 # ACCELERATOR=cpu|cuda overrules what is detected; TORCH_INDEX: see scripts/bootstrap.py
 
 PYTHON ?= python3
@@ -13,6 +15,9 @@ ARGS ?=
 URL ?=
 PYTEST ?=
 MINUTES ?= 30
+CASES ?= 1000
+ROUNDS ?= 25
+SEED ?= 1
 DEMO_MODEL ?= $(CURDIR)/.demo/model
 
 BIN := .venv/bin
@@ -21,7 +26,7 @@ INSTALLED := .venv-wheel/bin
 INSTALLED_ENV := PYTHONSAFEPATH=1 DEMO_MODEL="$(DEMO_MODEL)"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format docs compat mutate soak train lock clean bbh
+.PHONY: help serve test check lint format docs compat mutate soak train lock clean bbh fuzz faults
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +48,14 @@ test: ## Install what tests need, build and install the wheel, run every test ag
 check: ## Run every test that needs no engine, on the checkout
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python -m pytest -m "not engine" $(PYTEST)
+
+fuzz: ## Send the admin API, and uploads, thousands of cases (CASES= SEED=)
+	@$(PYTHON) scripts/bootstrap.py --with demo --with test
+	@FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/fuzz --timeout=7200 --hypothesis-seed=$(SEED) $(PYTEST)
+
+faults: ## Kill, fill, damage and delay what a server stands on, many times over (ROUNDS= SEED=)
+	@$(PYTHON) scripts/bootstrap.py --with demo --with test
+	@FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest tests/faults --timeout=7200 -rA $(PYTEST)
 
 lint: ## Check style, types, deploy/, and that what is generated is current
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test

@@ -18,6 +18,7 @@ from softprompt_serve.server.policies import policy_router
 from softprompt_serve.server.rollouts import rollout_router
 from softprompt_serve.server.scope import ScopeMiddleware, error_response
 from softprompt_serve.server.shadow import shadow_router
+from softprompt_serve.server.unknown import UNKNOWN
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -40,6 +41,7 @@ def attach(app: FastAPI, state: AppState) -> None:
     app.include_router(bundle_router)
     app.include_router(evidence_router)
     app.include_router(policy_router)
+    app.router.routes.append(UNKNOWN)
     token: list[str] = []
 
     def expected() -> str:

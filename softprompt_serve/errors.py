@@ -95,6 +95,13 @@ class NotFound(SoftpromptError):
     default_code = "not_found"
 
 
+class MethodNotAllowed(SoftpromptError):
+    """A route that is there, but not for this method (405)."""
+
+    status = 405
+    default_code = "method_not_allowed"
+
+
 class Conflict(SoftpromptError):
     """Immutable content would change, or something is still in use (409)."""
 

@@ -110,6 +110,23 @@ def test_what_is_not_safetensors_is_refused(data: bytes) -> None:
     assert code_of(data) == "artifact_not_safetensors"
 
 
+def test_a_header_of_a_great_many_tensors_is_refused_unread() -> None:
+    header = b"{%s}" % b",".join(
+        b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(30_000)
+    )
+    blob = struct.pack("<Q", len(header)) + header
+    with pytest.raises(BadRequest, match="header") as refused:
+        soft_from_bytes(blob, filename=None, limits=LIMITS)
+    assert refused.value.code == "artifact_not_safetensors"
+
+
+def test_a_name_without_end_is_cut_in_the_message() -> None:
+    data = save({"x" * 100_000: torch.ones(2, 8), "y": torch.ones(2, 8)})
+    with pytest.raises(BadRequest) as refused:
+        soft_from_bytes(data, filename="f" * 100_000, limits=LIMITS)
+    assert len(refused.value.message) < 1000
+
+
 def test_a_truncated_file_is_refused() -> None:
     assert code_of(save({"a": torch.ones(2, 8)})[:-1]) == "artifact_not_safetensors"
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import stat
 import struct
 import zipfile
@@ -81,6 +82,21 @@ def test_a_bomb_is_refused_by_what_it_says_it_unpacks_to() -> None:
     data = make({"zeros": bytes(10_000_000), **GOOD})
     assert len(data) < 20_000
     assert code_of(data, replace(LIMITS, max_bytes=1_000_000)) == "artifact_bad_zip"
+
+
+def test_a_large_entry_that_shrank_to_nothing_is_refused() -> None:
+    data = make({"adapter_config.json": CONFIG, "adapter_model.safetensors": bytes(2_000_000)})
+    with pytest.raises(BadRequest, match="at most 100 times") as refused:
+        soft_from_bytes(data, filename="a.zip", limits=LIMITS)
+    assert refused.value.code == "artifact_bad_zip"
+
+
+def test_too_long_a_configuration_is_not_unpacked() -> None:
+    noise = random.Random(1).randbytes(1_100_000).hex().encode()
+    data = make(GOOD | {"adapter_config.json": noise})
+    with pytest.raises(BadRequest, match="in the zip has 2200000 bytes") as refused:
+        soft_from_bytes(data, filename="a.zip", limits=LIMITS)
+    assert refused.value.code == "artifact_bad_zip"
 
 
 def test_a_bomb_that_lies_about_its_size_is_refused() -> None:

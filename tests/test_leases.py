@@ -72,6 +72,15 @@ def test_an_expired_lease_is_free(leases: Leases, now: list[float]) -> None:
     assert not leases.take("controller", "a", 10)
 
 
+def test_a_lease_from_before_the_clock_went_back_is_free(leases: Leases, now: list[float]) -> None:
+    leases.take("controller", "a", 10)
+    now[0] -= 60
+    assert not leases.take("controller", "b", 10)
+    now[0] -= 3540
+    assert leases.take("controller", "b", 10)
+    assert not leases.take("controller", "a", 10)
+
+
 def test_a_released_lease_is_free(leases: Leases) -> None:
     leases.take("controller", "a", 60)
     leases.release("controller", "a")

@@ -60,6 +60,16 @@ def test_a_silent_replica_is_not_live_until_it_beats_again(
     assert replica.seen_at - replica.started_at == 6
 
 
+def test_who_was_last_seen_before_the_clock_went_back_is_not_live(
+    replicas: Replicas, clock: Clock
+) -> None:
+    replicas.beat("a", "pod-a", 7, {})
+    replicas.beat("b", "pod-b", 7, {})
+    clock.now -= 3600
+    replicas.beat("b", "pod-b", 7, {})
+    assert [replica.id for replica in replicas.live(within=5)] == ["b"]
+
+
 def test_since_stays_while_the_same_is_served(replicas: Replicas, clock: Clock) -> None:
     began = clock.now
     for _ in range(3):

@@ -120,7 +120,7 @@ def _from_zip(data: bytes, filename: str | None, limits: Limits, text: str | Non
             f"Found {len(configs)} files {CONFIG_NAME} in {filename or 'the zip'}; expected a zip "
             "of one PEFT adapter folder.",
         )
-    declared = parse_config(archive.read(str(configs[0])))
+    declared = parse_config(archive.read(str(configs[0]), max_bytes=MAX_CONFIG_BYTES))
     weights = configs[0].with_name(WEIGHTS_NAME)
     if weights not in paths:
         _no_weights([path.name for path in paths], filename or "the zip")

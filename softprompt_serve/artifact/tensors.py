@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 DTYPES: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 PROMPT: Final = "prompt_embeddings"
+# An encoder has some thirty tensors; each named one costs ten times its header's bytes to read.
+MAX_HEADER_BYTES: Final = 1024 * 1024
+_LENGTH_BYTES: Final = 8
 PICKLE_SUFFIXES: Final = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _LISTED_NAMES: Final = 5
+_LISTED_CHARS: Final = 100
 _PICKLE_PROTOCOLS: Final = range(2, 6)
 
 
@@ -42,7 +46,7 @@ class Stored:
         """
         if self.dtype not in DTYPES:
             msg = (
-                f"Tensor {name!r} has dtype {self.dtype}; expected one of "
+                f"Tensor {_brief(name)!r} has dtype {self.dtype}; expected one of "
                 f"{', '.join(DTYPES)} ({', '.join(DTYPES.values())})."
             )
             raise BadRequest(msg, code="artifact_unknown_dtype", param="tensor")
@@ -55,6 +59,7 @@ def read(data: bytes, filename: str | None) -> dict[str, Stored]:
     Raises:
         BadRequest: ``code="artifact_not_safetensors"``, naming what was found.
     """
+    _check_header(data, filename)
     try:
         found = deserialize(data)
     except SafetensorError as error:
@@ -94,15 +99,34 @@ def listed(tensors: dict[str, Stored]) -> str:
     """``2 tensors (a [1, 8], b [8])``, for messages; long lists are cut."""
     if not tensors:
         return "no tensors"
-    names = [f"{name} {part.shape}" for name, part in sorted(tensors.items())]
+    names = [f"{_brief(name)} {_brief(str(p.shape))}" for name, p in sorted(tensors.items())]
     rest = ", …" if len(names) > _LISTED_NAMES else ""
     return f"{len(names)} tensors ({', '.join(names[:_LISTED_NAMES])}{rest})"
 
 
+def _check_header(data: bytes, filename: str | None) -> None:
+    """Refuse a header that takes more to read than any prompt's would."""
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if MAX_HEADER_BYTES < length <= len(data) - _LENGTH_BYTES:
+        msg = (
+            f"The header of {_name_of(filename)} has {length} bytes; at most {MAX_HEADER_BYTES} are "
+            "read. Expected a safetensors file with one tensor and little metadata."
+        )
+        raise BadRequest(msg, code="artifact_not_safetensors", param="tensor")
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= _LISTED_CHARS else f"{text[:_LISTED_CHARS]}…"
+
+
+def _name_of(filename: str | None) -> str:
+    return _brief(PurePath(filename).name) if filename else "the file"
+
+
 def describe(data: bytes, filename: str | None) -> str:
     """A sentence that says what the bytes look like."""
-    name = PurePath(filename).name if filename else "the file"
-    suffix = PurePath(name).suffix.lower()
+    name = _name_of(filename)
+    suffix = PurePath(filename or "").suffix.lower()
     if not data:
         return f"Found an empty file in {name}."
     if suffix in PICKLE_SUFFIXES or looks_pickled(data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, or_, select
 
@@ -11,6 +11,11 @@ from softprompt_serve.registry.upsert import inserting
 
 if TYPE_CHECKING:
     from softprompt_serve.registry.database import Database
+
+
+# What ends that many times later than a lease taken now was taken by a clock that has gone back
+# since: nobody may be left to renew it, and it would last for as long as the clock went back.
+_AHEAD: Final = 10
 
 
 class Leases:
@@ -32,7 +37,11 @@ class Leases:
             taken = insert.on_conflict_do_update(
                 index_elements=["name"],
                 set_={"holder": insert.excluded.holder, "expires_at": insert.excluded.expires_at},
-                where=or_(LeaseRow.holder == holder, LeaseRow.expires_at <= now),
+                where=or_(
+                    LeaseRow.holder == holder,
+                    LeaseRow.expires_at <= now,
+                    LeaseRow.expires_at > now + _AHEAD * seconds,
+                ),
             ).returning(LeaseRow.name)
             return session.scalar(taken) is not None
 

@@ -82,10 +82,13 @@ class Replicas:
             _forget(session, session.scalars(dead.with_for_update(skip_locked=True)).all())
 
     def live(self, within: float) -> list[Replica]:
-        """Those seen within so many seconds, by name."""
+        """Those seen within so many seconds, by name.
+
+        Nor may it be that far ahead: one that ended before the clock went back is not alive.
+        """
         with self._database.reading() as session:
-            since = self._database.clock(session) - within
-            query = select(ReplicaRow).where(ReplicaRow.seen_at >= since)
+            now = self._database.clock(session)
+            query = select(ReplicaRow).where(ReplicaRow.seen_at.between(now - within, now + within))
             found = session.scalars(query.order_by(ReplicaRow.name, ReplicaRow.id)).all()
             rollouts = _rollouts(session, [row.id for row in found])
             return [

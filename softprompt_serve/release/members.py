@@ -48,7 +48,9 @@ def split(data: bytes) -> dict[str, bytes]:
         refuse(f"it has {len(data)} bytes; at most {MAX_BYTES} are accepted")
     try:
         archive = Archive(data, MAX_BYTES, max_entries=MAX_MEMBERS)
-        members = {name: archive.read(name) for name in archive.names}
+        # Members are stored: what says that it has more than the file isn't unpacked to see it.
+        own = archive.total_bytes < len(data)
+        members = {name: archive.read(name) for name in archive.names} if own else {}
     except SoftpromptError as error:
         refuse(error.message.rstrip("."), error)
     if join(members) != data:

@@ -75,15 +75,25 @@ def _service(request: Request) -> Service:
     return _state(request).require_service()
 
 
+# As much as a database's integer holds.
+_LARGEST_ID = 2**63 - 1
+
 State = Annotated[AppState, Depends(_state)]
 Serving = Annotated[Service, Depends(_service)]
 Actor = Annotated[str | None, Query(max_length=128, description="Who makes the change.")]
+
+# In place of FastAPI's own 422, which none of these routes answers.
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": schemas.Refused, "description": "Refused; nothing has changed."},
+    503: {"model": schemas.Refused, "description": "Not now, perhaps later."},
+}
 
 router = APIRouter(
     prefix=PREFIX,
     route_class=OurRoute,
     tags=["softprompts"],
     dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin token."))],
+    responses=_REFUSED,
 )
 probes = APIRouter(prefix=PREFIX, route_class=OurRoute, tags=["softprompts"])
 
@@ -264,7 +274,7 @@ async def audit(
     service: Serving,
     prompt: Annotated[str | None, Query(pattern=schemas.NAME)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Annotated[int | None, Query(ge=1, le=_LARGEST_ID)] = None,
 ) -> schemas.AuditList:
     """Changes, newest first."""
     entries = await asyncio.to_thread(

@@ -22,6 +22,7 @@ bundle_router = APIRouter(
     route_class=OurRoute,
     tags=["bundles"],
     dependencies=router.dependencies,
+    responses=router.responses,
 )
 
 _MAX_RUNS: Final = 1000

@@ -22,6 +22,7 @@ evidence_router = APIRouter(
     route_class=OurRoute,
     tags=["evaluations"],
     dependencies=router.dependencies,
+    responses=router.responses,
 )
 
 _NEW, _KNOWN = 201, 200

@@ -34,6 +34,7 @@ feedback_router = APIRouter(
     route_class=OurRoute,
     tags=["feedback"],
     dependencies=router.dependencies,
+    responses=router.responses,
 )
 
 _NEW, _KNOWN = 201, 200

@@ -1,4 +1,4 @@
-"""ASGI gate before the admin API: who may call, and how much a body may hold.
+"""ASGI gate before the admin API: who may call, how much a body may hold, and that it is whole.
 
 It stands before FastAPI reads the body, so neither a stranger nor a large upload costs memory.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 
-from softprompt_serve.errors import Forbidden, SoftpromptError, TooLarge
+from softprompt_serve.errors import BadRequest, Forbidden, SoftpromptError, TooLarge
 from softprompt_serve.server.auth import check_bearer
 from softprompt_serve.server.scope import error_response, route_path
 from softprompt_serve.telemetry.operations import PARENT
@@ -26,6 +27,8 @@ FEEDBACK = frozenset({f"{PREFIX}/feedback", f"{PREFIX}/evaluations"})
 """All that an application's own token is for."""
 
 FEEDBACK_BYTES = 65_536
+# What may stand behind the last boundary of a multipart body; RFC 2046 bounds it nowhere.
+_EPILOGUE_BYTES = 1024
 
 
 class AdminGate:
@@ -60,7 +63,8 @@ class AdminGate:
             return
         token = PARENT.set(headers.get("traceparent"))
         try:
-            await self.app(scope, _counted(receive, most), send)
+            body = _whole(_counted(receive, most), headers.get("content-type", ""))
+            await self.app(scope, body, send)
         finally:
             PARENT.reset(token)
 
@@ -88,6 +92,30 @@ def _counted(receive: Receive, most: int) -> Receive:
         return message
 
     return counted
+
+
+def _whole(receive: Receive, content_type: str) -> Receive:
+    """Refuse a multipart body that breaks off: its parser would leave the last part out.
+
+    So a prompt would be imported without its record, or without its tensor, and never change.
+    """
+    kind, options = parse_options_header(content_type)
+    if not kind.startswith(b"multipart/") or b"boundary" not in options:
+        return receive
+    end = b"--" + options[b"boundary"] + b"--"
+    most = len(end) + _EPILOGUE_BYTES
+    tail = b""
+
+    async def whole() -> Message:
+        nonlocal tail
+        message = await receive()
+        tail = (tail + message.get("body", b"")[-most:])[-most:]
+        if message["type"] == "http.request" and not message.get("more_body") and end not in tail:
+            msg = "The body breaks off before its closing boundary; nothing was taken."
+            raise BadRequest(msg, code="invalid_body")
+        return message
+
+    return whole
 
 
 def _too_large(most: int) -> TooLarge:

@@ -93,7 +93,11 @@ class HookOut(Shape):
 
 
 hooks_router = APIRouter(
-    prefix=router.prefix, route_class=OurRoute, tags=["hooks"], dependencies=router.dependencies
+    prefix=router.prefix,
+    route_class=OurRoute,
+    tags=["hooks"],
+    dependencies=router.dependencies,
+    responses=router.responses,
 )
 
 

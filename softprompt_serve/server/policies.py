@@ -23,6 +23,7 @@ policy_router = APIRouter(
     route_class=OurRoute,
     tags=["policies"],
     dependencies=router.dependencies,
+    responses=router.responses,
 )
 
 _TAG: Final = rf"[0-9a-f]{{16}}|{NO_POLICY}"

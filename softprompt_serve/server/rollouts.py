@@ -122,6 +122,7 @@ rollout_router = APIRouter(
     route_class=RolloutRoute,
     tags=["rollouts"],
     dependencies=router.dependencies,
+    responses=router.responses,
 )
 
 

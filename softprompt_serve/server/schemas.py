@@ -36,6 +36,22 @@ def rfc3339(at: float) -> str:
     return text.replace("+00:00", "Z")
 
 
+class Refusal(Shape):
+    """Why a call was refused; see docs/api.md for the codes."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="The field, form part or header that was wrong.")
+    code: str = Field(description="Stable, for programs.")
+    details: dict[str, Any] | None = Field(None, description="Absent for most codes.")
+
+
+class Refused(Shape):
+    """Every error, in OpenAI's shape."""
+
+    error: Refusal
+
+
 class AuditOut(Shape):
     """One change."""
 

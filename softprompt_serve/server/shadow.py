@@ -16,6 +16,7 @@ shadow_router = APIRouter(
     route_class=OurRoute,
     tags=["shadow"],
     dependencies=router.dependencies,
+    responses=router.responses,
 )
 
 

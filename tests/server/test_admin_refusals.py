@@ -183,6 +183,7 @@ BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
     ("GET", f"{V1}/audit?limit=0", None, 400, "invalid_request"),
     ("GET", f"{V1}/audit?limit=1001", None, 400, "invalid_request"),
     ("GET", f"{V1}/audit?before=zero", None, 400, "invalid_request"),
+    ("GET", f"{V1}/audit?before={2**63}", None, 400, "invalid_request"),
     ("GET", f"{V1}/audit?prompt=S", None, 400, "invalid_request"),
 ]
 
@@ -206,6 +207,27 @@ async def test_a_body_that_is_no_json_is_refused(serve: Serve) -> None:
         headers = {"content-type": "application/json"}
         answer = await api.client.put(url, content=b"{", headers=headers)
         assert (answer.status_code, code_of(answer)) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("cut", [1, 30, 100])
+async def test_an_upload_that_breaks_off_is_refused_and_changes_nothing(
+    serve: Serve, make_tensor: Callable[..., bytes], cut: int
+) -> None:
+    parts = (
+        b'--x\r\ncontent-disposition: form-data; name="text"\r\n\r\nBe brief.\r\n'
+        b'--x\r\ncontent-disposition: form-data; name="tensor"; filename="t"\r\n\r\n'
+    )
+    body = parts + make_tensor(2) + b"\r\n--x--"
+    async with serve() as api:
+        before = api.service.catalogue.revision()
+        for sent, status in ((body[:-cut], 400), (body, 201), (body + b"\r\nepilogue", 200)):
+            answer = await api.client.post(
+                VERSIONS, content=sent, headers={"content-type": "multipart/form-data; boundary=x"}
+            )
+            assert answer.status_code == status
+            if status == 400:
+                assert code_of(answer) == "invalid_body"
+                assert api.service.catalogue.revision() == before
 
 
 async def test_no_prompt_may_take_the_base_models_name(serve: Serve) -> None:

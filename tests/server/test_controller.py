@@ -291,6 +291,26 @@ def test_when_the_one_is_killed_the_other_goes_on_where_it_was(
     assert other.findings()["memory"]["trials"]["0/*"] == evidence["trials"]["0/*"]
 
 
+@on_both
+def test_a_clock_that_goes_back_an_hour_moves_nothing_and_keeps_nobody_from_acting(
+    servers: tuple[Server, Server], server: Server, now: list[float]
+) -> None:
+    _, other = servers
+    server.answer("v2", 10)
+    now[0] += 30 - 3600
+    server.tick()
+    assert (server.rollout.state, server.rollout.step) == ("progressing", 0)
+    now[0] += 20
+    server.tick()  # and it is gone, with a lease of its own
+    now[0] -= 3600
+    other.tick()
+    assert other.leases.holder(LEASE) == "b"
+    assert (other.rollout.state, other.rollout.step) == ("progressing", 0)
+    now[0] += 7200
+    other.tick()
+    assert (other.rollout.state, other.rollout.step) == ("progressing", 1)
+
+
 def test_who_stops_lets_the_other_act_at_once(
     servers: tuple[Server, Server], server: Server
 ) -> None:
