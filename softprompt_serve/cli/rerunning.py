@@ -100,7 +100,6 @@ class Scene:
             for name in ask.versions
         ] or _served_now(prompt, baseline)
         targets = targets_of(prompt, server, names)
-        evaluating.check_uploadable(ask.prompt, targets)
         return cls(server, prompt, policy, targets, baseline)
 
     @property
