@@ -28,7 +28,6 @@ LENGTHS: Final = (3, 10, 40, 90)
 
 PINNED: Final = 0.4
 PLAIN: Final = 0.05
-SEEDED: Final = 0.3
 CHAT: Final = 0.6
 STREAMED: Final = 0.4
 CANCELLED: Final = 0.2
@@ -110,6 +109,7 @@ class Traffic:
         rng: random.Random,
         base: str,
         control: float = CONTROLLED,
+        seeded: float = 0.0,
     ) -> None:
         self._client = client
         self._world = world
@@ -117,7 +117,7 @@ class Traffic:
         self._tokens = tokens
         self._rng = rng
         self._base = base
-        self._control_share = control
+        self._control_share, self._seeded_share = control, seeded
         self._texts = [
             " ".join(rng.choices(WORDS, k=rng.choice(LENGTHS))).capitalize() + "."
             for _ in range(60)
@@ -171,7 +171,7 @@ class Traffic:
         rng, pinned = self._rng, drawn(self._rng, PINNED)
         model = f"{PROMPT}@{rng.choice(self._world.live)}" if pinned else PROMPT
         sampling: dict[str, Any] = {"max_tokens": rng.choice((1, 2, 8, 16, 24)), "temperature": 0}
-        if drawn(rng, SEEDED):
+        if drawn(rng, self._seeded_share):
             sampling |= {"temperature": 0.8, "top_p": 0.9, "seed": rng.randrange(4)}
         stream = drawn(rng, STREAMED)
         return Request(
