@@ -64,7 +64,12 @@ class SoftpromptError(Exception):
 
 
 _SERVER_ERRORS = 500
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 class BadRequest(SoftpromptError):
@@ -121,6 +126,13 @@ class TooLarge(SoftpromptError):
 
     status = 413
     default_code = "upload_too_large"
+
+
+class TooMany(SoftpromptError):
+    """Too often in too short a time (429, with Retry-After)."""
+
+    status = 429
+    default_code = "too_many_requests"
 
 
 class Unavailable(SoftpromptError):

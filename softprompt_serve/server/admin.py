@@ -11,11 +11,12 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
+from softprompt_serve.access.scopes import Grant
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.release.records import parse_record
 from softprompt_serve.server import schemas
 from softprompt_serve.server.approvals import approvals_of
-from softprompt_serve.server.gate import PREFIX
+from softprompt_serve.server.gate import PREFIX, grant_of
 from softprompt_serve.server.scope import error_response
 from softprompt_serve.server.service import Service
 from softprompt_serve.server.state import AppState
@@ -76,13 +77,30 @@ def _service(request: Request) -> Service:
 
 State = Annotated[AppState, Depends(_state)]
 Serving = Annotated[Service, Depends(_service)]
-Actor = Annotated[str | None, Query(max_length=128, description="Who makes the change.")]
+Bearer = Annotated[Grant, Depends(grant_of)]
+"""What the caller may do; the gate has checked the call itself."""
+
+
+def _actor(
+    bearer: Bearer,
+    actor: Annotated[
+        str | None,
+        Query(max_length=128, description="Who makes the change; follows the token's own name."),
+    ] = None,
+) -> str | None:
+    return bearer.signs(actor)
+
+
+Actor = Annotated[str | None, Depends(_actor)]
+"""Who the audit says made a change: the token, then whoever the caller says it is."""
 
 router = APIRouter(
     prefix=PREFIX,
     route_class=OurRoute,
     tags=["softprompts"],
-    dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin token."))],
+    dependencies=[
+        Depends(HTTPBearer(auto_error=False, description="A token; see docs/security.md."))
+    ],
 )
 probes = APIRouter(prefix=PREFIX, route_class=OurRoute, tags=["softprompts"])
 
@@ -108,10 +126,11 @@ async def server(state: State) -> schemas.ServerOut:
 
 
 @router.get("/prompts")
-async def list_prompts(service: Serving) -> schemas.PromptList:
-    """All prompts with their versions and aliases."""
+async def list_prompts(service: Serving, bearer: Bearer) -> schemas.PromptList:
+    """All prompts with their versions and aliases; those alone that the token is for."""
     snapshot = service.snapshot
-    data = [schemas.PromptOut.of(service, p) for _, p in sorted(snapshot.prompts.items())]
+    prompts = [p for name, p in sorted(snapshot.prompts.items()) if bearer.covers(name)]
+    data = [schemas.PromptOut.of(service, prompt) for prompt in prompts]
     return schemas.PromptList(revision=snapshot.revision, data=data)
 
 
@@ -247,11 +266,13 @@ async def residency(service: Serving) -> schemas.ResidencyOut:
 @router.get("/audit")
 async def audit(
     service: Serving,
+    bearer: Bearer,
     prompt: Annotated[str | None, Query(pattern=schemas.NAME)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[int | None, Query(ge=1)] = None,
 ) -> schemas.AuditList:
-    """Changes, newest first."""
+    """Changes, newest first; of one prompt, if the token is for some alone."""
+    bearer.check_prompt(prompt)
     entries = await asyncio.to_thread(
         service.catalogue.audit, prompt=prompt, limit=limit, before=before
     )

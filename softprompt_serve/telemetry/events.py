@@ -251,7 +251,8 @@ class Operation:
     Attributes:
         name: ``import``, ``alias`` (a swap), ``alias_remove``, ``load``, ``unload``, ``remove``,
             ``rollout``, ``weights``, ``rollout_remove``, ``pause``, ``resume``, ``promote``,
-            ``rollback``, ``advance``, ``evaluation``, ``policy`` or ``policy_remove``.
+            ``rollback``, ``advance``, ``evaluation``, ``policy``, ``policy_remove``,
+            ``token_create``, ``token_rotate`` or ``token_revoke``.
         prompt: the prompt's name.
         subject: the version, alias or rollout that it was about, or "".
         actor: who asked, or None.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from softprompt_serve.server.gate import AdminGate
+from softprompt_serve.server.auth import Doorkeeper
+from softprompt_serve.server.gate import AdminGate, Limits
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -47,6 +48,9 @@ class Call:
         chunks: tuple[bytes, ...] = (),
         root_path: str = "",
         kind: str = "http",
+        method: str = "POST",
+        doorkeeper: Doorkeeper | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.inner = Inner()
         self.sent: list[Message] = []
@@ -54,7 +58,7 @@ class Call:
         self.error: Exception | None = None
         scope: dict[str, Any] = {
             "type": kind,
-            "method": "POST",
+            "method": method,
             "path": path,
             "root_path": root_path,
             "headers": headers or [],
@@ -69,7 +73,7 @@ class Call:
         async def send(message: Message) -> None:
             self.sent.append(message)
 
-        gate = AdminGate(self.inner, lambda: TOKEN, 100)
+        gate = AdminGate(self.inner, doorkeeper or Doorkeeper(lambda: TOKEN), 100, limits)
         try:
             asyncio.run(gate(scope, receive, send))
         except Exception as error:  # noqa: BLE001 - what passed the gate is judged by the test
