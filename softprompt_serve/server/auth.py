@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from softprompt_serve.access.scopes import ADMIN, FEEDBACK
 from softprompt_serve.access.tokens import NO_TOKENS
-from softprompt_serve.errors import StartupRefused, Unauthorized
+from softprompt_serve.errors import StartupRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,24 +85,6 @@ class Doorkeeper:
             return replace(FEEDBACK, guessable=len(lesser) < UNGUESSABLE)
         return self.keyring().find(given, time.time())
 
-    def admit(self, authorization: str | None) -> Grant:
-        """What a caller may do who says ``Bearer TOKEN``, or ``Basic`` with it as password.
-
-        Basic is for callers that know an address and no header: many clients send what stands
-        before the ``@`` of ``http://user:TOKEN@host/`` (RFC 7617); whoever the user is.
-
-        Raises:
-            Unauthorized: ``missing_admin_token`` or ``invalid_admin_token``.
-        """
-        given = presented(authorization)
-        if not given:
-            msg = "Admin calls need `Authorization: Bearer TOKEN` (SOFTPROMPT_ADMIN_TOKEN)."
-            raise Unauthorized(msg, code="missing_admin_token")
-        if (grant := self.grant(given)) is None:
-            msg = "This is no token of this server, or one that has expired or was revoked."
-            raise Unauthorized(msg, code="invalid_admin_token")
-        return grant
-
 
 def _same(given: str, expected: str) -> bool:
     return secrets.compare_digest(
@@ -111,7 +93,11 @@ def _same(given: str, expected: str) -> bool:
 
 
 def presented(authorization: str | None) -> str:
-    """The token in the header, or nothing if it holds none."""
+    """The token in ``Bearer TOKEN`` or ``Basic`` with it as password; "" if there is none.
+
+    Basic is for callers that know an address and no header: many clients send what stands before
+    the ``@`` of ``http://user:TOKEN@host/`` (RFC 7617); whoever the user is.
+    """
     scheme, _, credentials = (authorization or "").partition(" ")
     credentials = credentials.strip()
     if scheme.lower() == "bearer":

@@ -7,7 +7,6 @@ What a call takes is in one table, ``access/endpoints.py``; a call that is not t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers
@@ -16,63 +15,37 @@ from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI reads it
 from softprompt_serve.access import endpoints
 from softprompt_serve.access.pace import Pace
 from softprompt_serve.access.scopes import Grant
-from softprompt_serve.errors import SoftpromptError, TooLarge, TooMany, Unauthorized
+from softprompt_serve.errors import SoftpromptError, TooLarge, Unauthorized
+from softprompt_serve.server.auth import presented
+from softprompt_serve.server.door import check_pace
 from softprompt_serve.server.scope import error_response, route_path
 from softprompt_serve.telemetry.operations import PARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from softprompt_serve.access.endpoints import Endpoint
-    from softprompt_serve.server.auth import Doorkeeper
+    from softprompt_serve.server.door import Door
 
 PREFIX = "/softprompts/v1"
 FEEDBACK_BYTES = 65_536
 
 _GRANT: Final = "softprompt_grant"
-_UNKNOWN: Final = "unknown"
 _MOST_DIGITS: Final = 18
 """Of a declared length; Python refuses to read numbers of thousands of digits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """A token of the catalogue was accepted; whoever keeps count is told."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How often: failed attempts for each address, changes for each token.
-
-    Addresses are those of the connection, or what uvicorn makes of a proxy's
-    ``X-Forwarded-For`` where ``--forwarded-allow-ips`` trusts it.
-    """
-
-    failures: Pace = field(default_factory=lambda: Pace(None))
-    changes: Pace = field(default_factory=lambda: Pace(None))
 
 
 class AdminGate:
     """Checks token, scope and pace, and bounds the body, of calls under :data:`PREFIX`."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        doorkeeper: Doorkeeper,
-        max_bytes: int,
-        limits: Limits | None = None,
-        tell: Callable[[Used], None] = lambda _: None,
+        self, app: ASGIApp, door: Door, max_bytes: int, changes: Pace | None = None
     ) -> None:
-        """Guard ``app``; ``max_bytes`` is per body, ``tell`` hears of each token that was used."""
+        """Guard ``app``; ``max_bytes`` is per body, ``changes`` per token."""
         self.app = app
-        self.doorkeeper = doorkeeper
+        self.door = door
         self.max_bytes = max_bytes
-        self.limits = limits or Limits()
-        self.tell = tell
+        self.changes = changes or Pace(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or refuse it; what it changes is traced below its caller."""
@@ -84,7 +57,7 @@ class AdminGate:
         headers = Headers(scope=scope)
         most = FEEDBACK_BYTES if below in endpoints.SMALL else self.max_bytes
         try:
-            grant = self._admit(headers, _address(scope))
+            grant = self._admit(headers, scope)
             endpoint, prompt = endpoints.find(scope["method"], below)
             endpoint.check(grant, prompt)
             self._slow_down(endpoint, grant)
@@ -98,31 +71,24 @@ class AdminGate:
         finally:
             PARENT.reset(token)
 
-    def _admit(self, headers: Headers, address: str) -> Grant:
+    def _admit(self, headers: Headers, scope: Scope) -> Grant:
         """Who calls.
 
-        What nobody can guess is never kept waiting, so that nobody can lock others out by failing
-        behind the same proxy. A token that a person chose waits with those who guess at it.
-
         Raises:
-            Unauthorized, TooMany: and then nothing else is looked at.
+            Unauthorized: ``missing_admin_token`` or ``invalid_admin_token``.
+            TooMany: see :meth:`~softprompt_serve.server.door.Door.admit`.
         """
-        now = time.monotonic()
-        try:
-            grant = self.doorkeeper.admit(headers.get("authorization"))
-        except Unauthorized as error:
-            if error.code == "invalid_admin_token":
-                _check_pace(self.limits.failures.take(address, now), "wrong tokens")
-            raise
-        if grant.guessable:
-            _check_pace(self.limits.failures.wait(address, now), "wrong tokens")
-        if grant.id:
-            self.tell(Used(grant.id))
+        if not (given := presented(headers.get("authorization"))):
+            msg = "Admin calls need `Authorization: Bearer TOKEN` (SOFTPROMPT_ADMIN_TOKEN)."
+            raise Unauthorized(msg, code="missing_admin_token")
+        if (grant := self.door.admit(given, scope)) is None:
+            msg = "This is no token of this server, or one that has expired or was revoked."
+            raise Unauthorized(msg, code="invalid_admin_token")
         return grant
 
     def _slow_down(self, endpoint: Endpoint, grant: Grant) -> None:
         if endpoint.change and endpoint.method != endpoints.READ:
-            _check_pace(self.limits.changes.take(grant.id, time.monotonic()), "changes")
+            check_pace(self.changes.take(grant.id, time.monotonic()), "changes")
 
 
 def grant_of(connection: HTTPConnection) -> Grant:
@@ -134,17 +100,6 @@ def grant_of(connection: HTTPConnection) -> Grant:
     found = connection.scope[_GRANT]
     assert isinstance(found, Grant)  # noqa: S101 - the gate's own
     return found
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else _UNKNOWN
-
-
-def _check_pace(seconds: int, what: str) -> None:
-    if seconds:
-        msg = f"Too many {what} in the last minute; try again in {seconds} s."
-        raise TooMany(msg, retry_after=seconds)
 
 
 def _check_length(declared: str | None, most: int) -> None:

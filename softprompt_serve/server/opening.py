@@ -19,7 +19,7 @@ from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.rollout.tally import Tallier
 from softprompt_serve.router.ask import Labels
 from softprompt_serve.server.controller import Controller, Pace
-from softprompt_serve.server.gate import Used
+from softprompt_serve.server.door import Used
 from softprompt_serve.server.healing import Healing
 from softprompt_serve.server.judging import Judge
 from softprompt_serve.server.presence import Presence

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from softprompt_serve.registry.access import AccessTokens
-    from softprompt_serve.server.gate import Used
+    from softprompt_serve.server.door import Used
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ HOUR: Final = 3600
 
 
 class TokenUses:
-    """A companion; a listener of :class:`~softprompt_serve.server.gate.Used`.
+    """A companion; a listener of :class:`~softprompt_serve.server.door.Used`.
 
     Args:
         tokens: where they are kept.

@@ -15,7 +15,7 @@ from softprompt_serve.registry.access import AccessTokens
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
 from softprompt_serve.registry.snapshot import EMPTY
-from softprompt_serve.server.gate import Used
+from softprompt_serve.server.door import Used
 from softprompt_serve.server.token_uses import TokenUses
 
 if TYPE_CHECKING:
