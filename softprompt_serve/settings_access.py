@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
@@ -29,6 +29,21 @@ class AccessSettings(BaseSettings):
             "can do nothing else. Tokens of scope `feedback` may as well.",
         ),
     ] = None
+    caller_access: Annotated[
+        Literal["open", "tokens"],
+        Field(
+            description="Whether vLLM's endpoints are open to all (or to `--api-key`), or each call "
+            "bears a token, of scope `caller`, that may be for some prompts alone."
+        ),
+    ] = "open"
+    tenant_salt: Annotated[
+        str,
+        Field(
+            pattern=r"^(off|token|header:[A-Za-z0-9-]{1,100})$",
+            description="Who shares cached prefixes: all (`off`), the bearers of one token "
+            "(`token`), or requests with the same value of a header (`header:x-tenant`).",
+        ),
+    ] = "off"
     wrong_tokens_per_minute: Annotated[
         Rate,
         Field(

@@ -119,3 +119,6 @@ ADMIN: Final = Grant.of(None, ("admin",))
 
 FEEDBACK: Final = Grant.of(None, ("feedback",))
 """``SOFTPROMPT_FEEDBACK_TOKEN``."""
+
+NOBODY: Final = Grant(None, frozenset())
+"""Who has shown nothing."""

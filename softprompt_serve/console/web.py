@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from softprompt_serve.access import endpoints
-from softprompt_serve.access.scopes import ADMIN, Grant
+from softprompt_serve.access.scopes import ADMIN, NOBODY, Grant
 from softprompt_serve.console import figures
 from softprompt_serve.console.assets import Assets
 from softprompt_serve.console.gatekeeping import ROOT, Throttle, check_reader, safe_next
@@ -52,9 +52,6 @@ HEADERS: Final = {
 _KEEP_NOTHING: Final = "no-store"
 _SEE_OTHER: Final = 303
 _UNAVAILABLE: Final = 503
-
-NOTHING: Final = Grant(None, frozenset())
-"""What somebody may do who has not logged in."""
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +104,7 @@ class Visit:
     """One request of a person's browser."""
 
     def __init__(
-        self, request: Request, session: Session | None, form_token: str, grant: Grant = NOTHING
+        self, request: Request, session: Session | None, form_token: str, grant: Grant = NOBODY
     ) -> None:
         self.request = request
         self.session = session

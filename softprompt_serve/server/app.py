@@ -10,10 +10,12 @@ from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.admin import probes, router
 from softprompt_serve.server.auth import Doorkeeper, admin_token
 from softprompt_serve.server.bundles import bundle_router
+from softprompt_serve.server.callers import CallerGate
+from softprompt_serve.server.door import Door
 from softprompt_serve.server.evidence import evidence_router
 from softprompt_serve.server.exposition import OpenMetrics
 from softprompt_serve.server.feedback import feedback_router
-from softprompt_serve.server.gate import AdminGate, Limits
+from softprompt_serve.server.gate import AdminGate
 from softprompt_serve.server.hooks import hooks_router
 from softprompt_serve.server.policies import policy_router
 from softprompt_serve.server.rollouts import rollout_router
@@ -52,15 +54,13 @@ def attach(app: FastAPI, state: AppState) -> None:
 
     settings = state.settings
     doorkeeper = Doorkeeper(expected, settings.feedback_token, state.keyring)
+    door = Door(doorkeeper, Pace(settings.wrong_tokens_per_minute), state.emit)
     attach_console(app, settings, doorkeeper)
     app.add_middleware(OpenMetrics)
-    app.add_middleware(
-        AdminGate,
-        doorkeeper=doorkeeper,
-        max_bytes=settings.max_upload_bytes,
-        limits=Limits(Pace(settings.wrong_tokens_per_minute), Pace(settings.changes_per_minute)),
-        tell=state.emit,
-    )
+    changes = Pace(settings.changes_per_minute)
+    app.add_middleware(AdminGate, door=door, max_bytes=settings.max_upload_bytes, changes=changes)
+    if settings.caller_access == "tokens":
+        app.add_middleware(CallerGate, door=door)
     app.add_middleware(ScopeMiddleware, events=state.events, tracing=lambda: state.tracing)
 
 
