@@ -50,7 +50,7 @@ async def log_in(request: Request) -> Response:
     visit, form = Visit(request, None, ""), await read_form(request.stream())
     wanted, given = safe_next(form.get("next")), form.get("token", "").strip()
     console = visit.console
-    grant = console.doorkeeper.grant(given)
+    grant = console.door.admit(given, request.scope)
     if grant is None or not grant.may("reader"):
         if await console.throttle.punish():
             logger.warning("A login to the console was refused: no token that may read.")
@@ -64,7 +64,7 @@ async def log_in(request: Request) -> Response:
         )
         return visit.show("login.html", status=422, wanted=wanted, problem=problem, name="")
     sessions = await console.sessions()
-    mark = console.doorkeeper.keyring().mark(grant)
+    mark = console.door.doorkeeper.keyring().mark(grant)
     session, cookie = sessions.begin(name, now=time.time(), seconds=console.seconds, mark=mark)
     logger.info("%s logged in to the console.", grant.signs(session.actor))
     response = visit.go(wanted.removeprefix(ROOT))

@@ -11,20 +11,20 @@ from softprompt_serve.console.web import Console
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from softprompt_serve.server.auth import Doorkeeper
+    from softprompt_serve.server.door import Door
     from softprompt_serve.settings import Settings
 
 
-def attach_console(app: FastAPI, settings: Settings, doorkeeper: Doorkeeper) -> None:
+def attach_console(app: FastAPI, settings: Settings, door: Door) -> None:
     """Serve the console, unless ``SOFTPROMPT_CONSOLE`` is false.
 
     Args:
         app: where the admin API is.
         settings: of this process.
-        doorkeeper: knows who may log in.
+        door: lets in who may log in.
     """
     if not settings.console:
         return
-    app.state.softprompt_console = Console(settings, doorkeeper)
+    app.state.softprompt_console = Console(settings, door)
     app.include_router(actions)
     app.include_router(pages)

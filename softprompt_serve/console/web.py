@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from softprompt_serve.console.sessions import Session
-    from softprompt_serve.server.auth import Doorkeeper
+    from softprompt_serve.server.door import Door
     from softprompt_serve.server.state import AppState
     from softprompt_serve.settings import Settings
 
@@ -65,14 +65,14 @@ class Console:
 
     Args:
         settings: of this process.
-        doorkeeper: knows who may log in; the admin token is asked for when it is first needed.
+        door: lets in who may log in; the admin token is asked for when it is first needed.
     """
 
-    def __init__(self, settings: Settings, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, settings: Settings, door: Door) -> None:
         self.assets = Assets.load()
         self.throttle = Throttle()
         self.seconds = settings.console_session_minutes * 60
-        self.doorkeeper = doorkeeper
+        self.door = door
         self._sessions: Sessions | None = None
         self._pages = Environment(
             loader=PackageLoader("softprompt_serve.console"),
@@ -86,14 +86,14 @@ class Console:
     async def sessions(self) -> Sessions:
         """Who reads and writes cookies; made once, beside the event loop."""
         if self._sessions is None:
-            self._sessions = await asyncio.to_thread(Sessions, self.doorkeeper.admin())
+            self._sessions = await asyncio.to_thread(Sessions, self.door.doorkeeper.admin())
         return self._sessions
 
     def grant(self, session: Session) -> Grant | None:
         """What the token that began a session may do now; None if it is accepted no more."""
         if not session.mark:
             return ADMIN
-        return self.doorkeeper.keyring().by_mark(session.mark, time.time())
+        return self.door.doorkeeper.keyring().by_mark(session.mark, time.time())
 
     def render(self, page: str, context: Mapping[str, Any]) -> str:
         """A template with its values."""

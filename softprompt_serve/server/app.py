@@ -55,7 +55,7 @@ def attach(app: FastAPI, state: AppState) -> None:
     settings = state.settings
     doorkeeper = Doorkeeper(expected, settings.feedback_token, state.keyring)
     door = Door(doorkeeper, Pace(settings.wrong_tokens_per_minute), state.emit)
-    attach_console(app, settings, doorkeeper)
+    attach_console(app, settings, door)
     app.add_middleware(OpenMetrics)
     changes = Pace(settings.changes_per_minute)
     app.add_middleware(AdminGate, door=door, max_bytes=settings.max_upload_bytes, changes=changes)

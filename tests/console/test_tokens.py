@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from console.conftest import Serve
 from console.visitors import Visitor
 
 pytestmark = pytest.mark.anyio
@@ -69,3 +70,12 @@ async def test_a_session_ends_with_its_token(stranger: Visitor, how: str) -> Non
 @pytest.mark.parametrize("scope", ["feedback", "caller"])
 async def test_a_token_that_may_not_read_is_not_let_in(stranger: Visitor, scope: str) -> None:
     assert (await stranger.log_in(token=await made(stranger, scope))).status_code == 401
+
+
+async def test_guesses_count_against_the_limit_of_the_api(serve: Serve) -> None:
+    async with serve(wrong_tokens_per_minute=2) as stranger:
+        statuses = [(await stranger.log_in(token="guess")).status_code for _ in range(3)]
+        assert statuses == [401, 401, 429]
+        headers = {"authorization": "Bearer guess"}
+        answer = await stranger.client.get("/softprompts/v1/prompts", headers=headers)
+        assert answer.status_code == 429
