@@ -379,6 +379,39 @@ async def test_each_key_has_a_salt_of_its_own_where_that_is_asked_for(serve: Ser
         assert one not in other
 
 
+HEADERS = ("x-softprompt-cohort", "x-softprompt-route", "x-softprompt-sticky-key")
+HOSTILE = {
+    "a line of its own": b"regulated\r\nx-evil: 1",
+    "a NUL": b"a\x00b",
+    "no Latin": "\u202e\u4e2d\u6587".encode(),
+    "no UTF-8": b"\xff\xfe",
+    "huge": b"x" * 200_000,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_what_a_client_writes_into_our_headers_comes_back_in_none(
+    serve: Serve, what: str
+) -> None:
+    async with serve(caller_access="open") as server:
+        for name in (*HEADERS, "x-softprompt-version", "x-request-id", "traceparent"):
+            answer = await server.http.post(
+                CHAT, json={"model": "support"}, headers={name.encode(): HOSTILE[what]}
+            )
+            pinned = name == "x-softprompt-version"
+            assert answer.status_code == (404 if pinned else 200), (name, answer.text)
+            assert "x-evil" not in answer.headers
+            for key, value in answer.headers.raw:
+                assert value.isascii()
+                assert not set(value) & set(b"\r\n\x00")
+                assert len(key + value) < 200
+        labels = await server.http.post(
+            CHAT, json={"model": "support"}, headers={HEADERS[0].encode(): HOSTILE[what]}
+        )
+        assert labels.headers["x-softprompt-cohort"] == "other"
+
+
 def callers(asked: bool = True) -> Callers:
     return Callers(lambda: SimpleNamespace(prompts={"support": None}), frozenset({"base"}), asked)
 
