@@ -43,7 +43,7 @@ def pinned(lock: str) -> list[str]:
 def licence_of(package: Distribution) -> Licence:
     """From what is installed."""
     metadata = package.metadata
-    said = metadata.get("License-Expression") or metadata.get("License") or ""
+    said = (metadata.get_all("License-Expression") or metadata.get_all("License") or [""])[0]
     if not said.strip() or len(said) > LONGEST_NAME or "\n" in said:
         classified = [
             line.rpartition(" :: ")[2]
