@@ -26,7 +26,7 @@ INSTALLED := .venv-wheel/bin
 INSTALLED_ENV := PYTHONSAFEPATH=1 DEMO_MODEL="$(DEMO_MODEL)"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format docs compat mutate soak train lock clean bbh fuzz faults
+.PHONY: help serve test check lint format docs compat mutate soak train lock clean bbh fuzz faults release audit
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -104,5 +104,13 @@ lock: ## Write requirements/ from pyproject.toml (UPGRADE=1: newest of everythin
 	@$(PYTHON) scripts/bootstrap.py --with lock
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
 
+release: ## Make dist/: wheel, sdist, bills of materials (CycloneDX), licences, checksums
+	@$(PYTHON) scripts/bootstrap.py
+	@$(BIN)/python scripts/release.py
+
+audit: ## Ask whether a pinned package has a known vulnerability (needs the network)
+	@$(PYTHON) scripts/bootstrap.py
+	@$(BIN)/python scripts/release.py --audit
+
 clean: ## Remove the environments and caches
-	rm -rf .venv .venv-wheel .venv.lock .compat .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-wheel .venv-release .venv.lock .compat .mypy_cache .ruff_cache .pytest_cache .hypothesis

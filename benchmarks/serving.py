@@ -55,6 +55,7 @@ def serving(model: Path, *flags: str, **settings: Any) -> Iterator[Served]:
             "SOFTPROMPT_HOME": str(Path(scratch) / "home"),
             "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
             "SOFTPROMPT_PROMOTION_GATES": "off",
+            "SOFTPROMPT_CHANGES_PER_MINUTE": "none",
             **given,
         }
         with Server(command, environment, Path(scratch) / "server.log") as server:

@@ -63,6 +63,7 @@ def environment(options: argparse.Namespace, home: Path) -> dict[str, str]:
         "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
         "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",
         "SOFTPROMPT_PROMOTION_GATES": "off",
+        "SOFTPROMPT_CHANGES_PER_MINUTE": "none",
         "SOFTPROMPT_BANK_ROWS": str(options.bank_rows),
         "SOFTPROMPT_DRAIN_SECONDS": "5",
     }
@@ -223,7 +224,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--change-seconds", type=float, default=0.25, help="between changes")
     parser.add_argument("--bank-rows", type=int, default=1200)
-    parser.add_argument("--cache-bytes", type=int, default=5 * 2**20, help="of the KV cache")
+    parser.add_argument("--cache-bytes", type=int, default=3 * 2**20, help="of the KV cache")
     parser.add_argument(
         "--seeded",
         type=float,

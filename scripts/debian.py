@@ -24,8 +24,12 @@ KNOWN: Final = {
     "promtool": "prometheus",
     "chromium": "chromium",
     "amtool": "prometheus-alertmanager",
+    "nginx": "nginx",
 }
 """Commands, and the packages that they are in."""
+
+SERVICES: Final = frozenset({"nginx"})
+"""Packages that would start a server where they are installed; they are unpacked for root, too."""
 
 BIN: Final = ("usr/bin", "usr/sbin", "bin")
 SECONDS: Final = 900
@@ -56,7 +60,8 @@ def tool(name: str, package: str) -> Path:
         return found
     if shutil.which("apt-get") is None:
         raise MissingToolError(name, package, "there is no apt-get here")
-    why = _install(package) if os.geteuid() == 0 else _unpack(package, UNPACKED)
+    installs = os.geteuid() == 0 and package not in SERVICES
+    why = _install(package) if installs else _unpack(package, UNPACKED)
     found = _find(name)
     if found is None:
         raise MissingToolError(name, package, why or f"`{package}` has no `{name}`")

@@ -6,6 +6,7 @@ Every file pins what the ones before it don't, with hashes:
 - ``demo.txt``: what the demo and training need beside either;
 - ``test.txt``: what tests and lint need beside those;
 - ``lock.txt``: uv, which this file runs;
+- ``release.txt``: what `make release` and `make audit` run, in an environment of their own;
 - ``torch-pypi.txt``: torch for CPU machines that have no CPU build of it.
 
 ``torch-cpu.txt`` is written by hand. Pins that still fit are kept; ``--upgrade`` asks for the newest
@@ -37,6 +38,8 @@ NEVER_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
 # Caps of packages for tests, lifted: ai-evaluation says openai<2, mlflow-skinny cachetools<8. What is used
 # of them here works with what vLLM needs.
 NEWER = "openai>=2.25\ncachetools>=5"
+# Writes bills of materials; asks for known vulnerabilities.
+RELEASE = "cyclonedx-bom>=7\npip-audit>=2.9"
 # Dependencies of torch's CUDA build, and torch itself, which torch-cpu.txt pins.
 TORCH_BUILD = re.compile(r"torch|nvidia-.*|cuda-.*|triton")
 
@@ -226,6 +229,7 @@ def resolve_all(uv: Compiler) -> dict[str, str]:
         constraints=without_hashes(cpu),
     )
     lock = uv.resolve(uv.file("lock.in", "uv"), seed=current("lock.txt"))
+    release = uv.resolve(uv.file("release.in", RELEASE), seed=current("release.txt"))
     return {
         "cpu.txt": render(cpu, "Serving on CPU, without torch."),
         "cuda.txt": render(cuda, "Serving on CUDA, with torch."),
@@ -233,6 +237,7 @@ def resolve_all(uv: Compiler) -> dict[str, str]:
         "test.txt": render(test, "Tests and lint, after demo.txt."),
         "torch-pypi.txt": render(minus(torch, cpu), "torch on CPU, where no CPU build is found."),
         "lock.txt": render(lock, "What `make lock` runs."),
+        "release.txt": render(release, "What `make release` and `make audit` run."),
     }
 
 

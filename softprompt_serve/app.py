@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softprompt_serve.access.pace import Pace
 from softprompt_serve.console.attach import attach_console
 from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.admin import probes, router
-from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.auth import Doorkeeper, admin_token
 from softprompt_serve.server.bundles import bundle_router
+from softprompt_serve.server.callers import CallerGate
+from softprompt_serve.server.door import Door
 from softprompt_serve.server.evidence import evidence_router
 from softprompt_serve.server.exposition import OpenMetrics
 from softprompt_serve.server.feedback import feedback_router
@@ -18,7 +21,7 @@ from softprompt_serve.server.policies import policy_router
 from softprompt_serve.server.rollouts import rollout_router
 from softprompt_serve.server.scope import ScopeMiddleware, error_response
 from softprompt_serve.server.shadow import shadow_router
-from softprompt_serve.server.unknown import UNKNOWN
+from softprompt_serve.server.tokens import tokens_router
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -41,7 +44,7 @@ def attach(app: FastAPI, state: AppState) -> None:
     app.include_router(bundle_router)
     app.include_router(evidence_router)
     app.include_router(policy_router)
-    app.router.routes.append(UNKNOWN)
+    app.include_router(tokens_router)
     token: list[str] = []
 
     def expected() -> str:
@@ -49,14 +52,15 @@ def attach(app: FastAPI, state: AppState) -> None:
             token.append(admin_token(state.settings))
         return token[0]
 
-    attach_console(app, state.settings, expected)
+    settings = state.settings
+    doorkeeper = Doorkeeper(expected, settings.feedback_token, state.keyring)
+    door = Door(doorkeeper, Pace(settings.wrong_tokens_per_minute), state.emit)
+    attach_console(app, settings, door)
     app.add_middleware(OpenMetrics)
-    app.add_middleware(
-        AdminGate,
-        token=expected,
-        max_bytes=state.settings.max_upload_bytes,
-        feedback_token=state.settings.feedback_token,
-    )
+    changes = Pace(settings.changes_per_minute)
+    app.add_middleware(AdminGate, door=door, max_bytes=settings.max_upload_bytes, changes=changes)
+    if settings.caller_access == "tokens":
+        app.add_middleware(CallerGate, door=door)
     app.add_middleware(ScopeMiddleware, events=state.events, tracing=lambda: state.tracing)
 
 

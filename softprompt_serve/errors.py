@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class SoftpromptError(Exception):
@@ -64,7 +64,12 @@ class SoftpromptError(Exception):
 
 
 _SERVER_ERRORS = 500
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 class BadRequest(SoftpromptError):
@@ -101,6 +106,11 @@ class MethodNotAllowed(SoftpromptError):
     status = 405
     default_code = "method_not_allowed"
 
+    def __init__(self, message: str, *, allow: Sequence[str]) -> None:
+        """``allow``: the methods that are answered."""
+        super().__init__(message)
+        self.allow = tuple(allow)
+
 
 class Conflict(SoftpromptError):
     """Immutable content would change, or something is still in use (409)."""
@@ -128,6 +138,13 @@ class TooLarge(SoftpromptError):
 
     status = 413
     default_code = "upload_too_large"
+
+
+class TooMany(SoftpromptError):
+    """Too often in too short a time (429, with Retry-After)."""
+
+    status = 429
+    default_code = "too_many_requests"
 
 
 class Unavailable(SoftpromptError):

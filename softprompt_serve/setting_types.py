@@ -75,3 +75,6 @@ Headers = Annotated[
 
 Limit = Annotated[int | None, Field(ge=0), BeforeValidator(_or_none)]
 """A whole number from 0, or ``none``: no limit."""
+
+Rate = Annotated[int | None, Field(ge=1), BeforeValidator(_or_none)]
+"""Times a minute, or ``none``: no limit."""

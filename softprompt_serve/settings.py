@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from softprompt_serve.errors import BadRequest
 from softprompt_serve.setting_types import Headers, Limit, Names
+from softprompt_serve.settings_access import AccessSettings
 from softprompt_serve.settings_telemetry import TelemetrySettings
 
 PREFIX = "SOFTPROMPT_"
@@ -29,7 +30,7 @@ _ABOVE = {
 """Durations that must be longer than others."""
 
 
-class Settings(TelemetrySettings):
+class Settings(AccessSettings, TelemetrySettings):
     """Frozen configuration of one process; read it with :func:`load_settings`."""
 
     model_config = SettingsConfigDict(
@@ -44,14 +45,6 @@ class Settings(TelemetrySettings):
         Path,
         Field(description="Directory of the embedded catalogue, tensor blobs and admin token."),
     ] = Path("~/.softprompt")
-    admin_token: Annotated[
-        SecretStr | None,
-        Field(
-            min_length=8,
-            description="Bearer token of the admin API. Unset: one is generated in "
-            "`SOFTPROMPT_HOME/admin-token` with mode 0600.",
-        ),
-    ] = None
     database_url: Annotated[
         str | None,
         Field(

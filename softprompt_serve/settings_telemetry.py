@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from softprompt_serve.setting_types import Price, Tariffs
@@ -67,14 +67,6 @@ class TelemetrySettings(BaseSettings):
     log_requests: Annotated[
         bool, Field(description="Log one line for each request, without any text of it.")
     ] = False
-    feedback_token: Annotated[
-        SecretStr | None,
-        Field(
-            min_length=8,
-            description="Bearer token with which applications send feedback and evaluations, and "
-            "can do nothing else. Unset: only the admin token may.",
-        ),
-    ] = None
     feedback_responses: Annotated[
         int,
         Field(

@@ -13,7 +13,7 @@ PACKAGE = Path(softprompt_serve.__file__).parent
 MODULES = {str(p.relative_to(PACKAGE)): p for p in sorted(PACKAGE.rglob("*.py"))}
 LINES = 300
 
-DECIDING = ("bank/slots.py", "router/", "rollout/", "shadow/", "telemetry/", "release/")
+DECIDING = ("access/", "bank/slots.py", "router/", "rollout/", "shadow/", "telemetry/", "release/")
 PURE = ("artifact", "registry/", "evaluation/", *DECIDING)
 WITHOUT_TORCH = ("registry/", "evaluation/", *DECIDING)
 

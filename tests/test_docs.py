@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 import softprompt_serve
+from softprompt_serve.access.endpoints import table
 from softprompt_serve.app import attach
 from softprompt_serve.cli.app import app
 from softprompt_serve.server.gate import PREFIX
@@ -136,3 +137,7 @@ def test_files_named_in_the_architecture_exist() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     for name in re.findall(r"`([a-z_]+/[a-z_0-9]+\.py)`", page):
         assert (PACKAGE / name).is_file(), name
+
+
+def test_the_page_about_security_has_the_table_of_scopes() -> None:
+    assert table() in (ROOT / "docs" / "security.md").read_text()

@@ -18,6 +18,7 @@ from softprompt_serve.cli import (
     report,
     rollouts,
     shadow,
+    tokens,
 )
 from softprompt_serve.cli.session import reported
 
@@ -104,6 +105,7 @@ shadow.register(app)
 evaluations.register(app)
 policies.register(app)
 report.register(app)
+tokens.register(app)
 doctor.register(app)
 migrate.register(app)
 

@@ -37,7 +37,7 @@ Token = Annotated[
     typer.Option(
         "--token",
         metavar="TOKEN",
-        help="Admin token; else SOFTPROMPT_ADMIN_TOKEN, else the file in SOFTPROMPT_HOME.",
+        help="A token of the server; else SOFTPROMPT_ADMIN_TOKEN, else the file in SOFTPROMPT_HOME.",
         show_default=False,
     ),
 ]

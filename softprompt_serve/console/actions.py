@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -48,15 +47,16 @@ async def ask(request: Request, next: str | None = None) -> Response:  # noqa: A
 
 @actions.post("/login")
 async def log_in(request: Request) -> Response:
-    """Begin a session with the admin token."""
+    """Begin a session with the admin token, or with any that may read."""
     check_origin(request.headers)
     visit, form = Visit(request, None, ""), await read_form(request.stream())
     wanted, given = safe_next(form.get("next")), form.get("token", "").strip()
     console = visit.console
-    if not secrets.compare_digest(given.encode(), console.token().encode()):
+    grant = console.door.admit(given, request.scope)
+    if grant is None or not grant.may("reader"):
         if await console.throttle.punish():
-            logger.warning("A login to the console was refused: not the admin token.")
-        problem = "That is not the admin token of this server."
+            logger.warning("A login to the console was refused: no token that may read.")
+        problem = "That is no token of this server that may read."
         return visit.show("login.html", status=401, wanted=wanted, problem=problem, name="")
     name = check_name(form.get("name", ""))
     if name is None:
@@ -66,8 +66,9 @@ async def log_in(request: Request) -> Response:
         )
         return visit.show("login.html", status=422, wanted=wanted, problem=problem, name="")
     sessions = await console.sessions()
-    session, cookie = sessions.begin(name, now=time.time(), seconds=console.seconds)
-    logger.info("%s logged in to the console.", session.actor)
+    mark = console.door.doorkeeper.keyring().mark(grant)
+    session, cookie = sessions.begin(name, now=time.time(), seconds=console.seconds, mark=mark)
+    logger.info("%s logged in to the console.", grant.signs(session.actor))
     response = visit.go(wanted.removeprefix(ROOT))
     _set_cookie(visit, response, cookie, console.seconds)
     return response
@@ -125,6 +126,7 @@ async def confirm(
     version: Annotated[str | None, Query(pattern=NAME)] = None,
 ) -> Response:
     """What a change would do, and the form that asks for it."""
+    visit.check("POST", f"/prompts/{name}/rollout/{verb}")
     return await _confirmation(visit, name, verb, version)
 
 
@@ -132,6 +134,7 @@ async def confirm(
 async def make(sent: Checked, name: Name, verb: Verb) -> Response:
     """Make a change, if it still does what was confirmed."""
     visit, form = sent
+    visit.check("POST", f"/prompts/{name}/rollout/{verb}")
     service, session = visit.state.require_service(), visit.session
     generation = form.get("generation", "")
     if session is None or not generation.isdecimal() or len(generation) > _MOST_DIGITS:

@@ -9,23 +9,22 @@ from softprompt_serve.console.pages import pages
 from softprompt_serve.console.web import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fastapi import FastAPI
 
+    from softprompt_serve.server.door import Door
     from softprompt_serve.settings import Settings
 
 
-def attach_console(app: FastAPI, settings: Settings, token: Callable[[], str]) -> None:
+def attach_console(app: FastAPI, settings: Settings, door: Door) -> None:
     """Serve the console, unless ``SOFTPROMPT_CONSOLE`` is false.
 
     Args:
         app: where the admin API is.
         settings: of this process.
-        token: the admin token, asked for when it is first needed.
+        door: lets in who may log in.
     """
     if not settings.console:
         return
-    app.state.softprompt_console = Console(settings, token)
+    app.state.softprompt_console = Console(settings, door)
     app.include_router(actions)
     app.include_router(pages)

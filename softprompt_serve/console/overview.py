@@ -19,6 +19,7 @@ from softprompt_serve.server.schemas import PromptOut
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from softprompt_serve.access.scopes import Grant
     from softprompt_serve.console.figures import Segment
     from softprompt_serve.registry.replicas import Replica
     from softprompt_serve.registry.snapshot import Prompt
@@ -76,12 +77,12 @@ class Overview:
     notes: list[str]
 
 
-async def overview(service: Service, find: str, page: int) -> Overview:
-    """Prompts whose name has ``find`` in it, by name, a page of them."""
+async def overview(service: Service, find: str, page: int, grant: Grant) -> Overview:
+    """Prompts whose name has ``find`` in it, by name, a page of them; those of a grant alone."""
     snapshot, notes = service.snapshot, Notes()
     if not service.feed.healthy:
         notes.add(f"Changes can't be made or seen: {service.feed.error}")
-    found = sorted(name for name in snapshot.prompts if find in name)
+    found = sorted(name for name in snapshot.prompts if find in name and grant.covers(name))
     pages = max(1, -(-len(found) // PROMPTS))
     page = min(page, pages)
     prompts = [snapshot.prompts[name] for name in found[(page - 1) * PROMPTS : page * PROMPTS]]

@@ -60,8 +60,9 @@ async def prompts(
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> Response:
     """All prompts."""
+    visit.check("GET", "/prompts")
     service = visit.state.require_service()
-    found = await overview.overview(service, find.strip().lower(), page)
+    found = await overview.overview(service, find.strip().lower(), page, visit.grant)
     return visit.show("overview.html", here="overview", found=found, find=find)
 
 
@@ -72,6 +73,7 @@ async def prompt(
     done: Annotated[str | None, Query(max_length=16)] = None,
 ) -> Response:
     """One prompt."""
+    visit.check("GET", f"/prompts/{name}")
     service = visit.state.require_service()
     found = await prompt_page(service, name)
     return visit.show(
@@ -82,6 +84,7 @@ async def prompt(
 @pages.get("/residency")
 async def residency(visit: Visitor) -> Response:
     """What each worker holds."""
+    visit.check("GET", "/residency")
     found = await residency_page(visit.state.require_service())
     return visit.show(
         "residency.html", here="residency", found=found, server=visit.state.describe()
@@ -95,8 +98,11 @@ async def audit(
     before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
 ) -> Response:
     """Changes, newest first."""
+    visit.check("GET", "/audit")
     notes, service = Notes(), visit.state.require_service()
-    found = await notes.or_none(admin.audit(service, prompt or None, CHANGES + 1, before))
+    found = await notes.or_none(
+        admin.audit(service, visit.grant, prompt or None, CHANGES + 1, before)
+    )
     return visit.show(
         "audit.html",
         here="audit",

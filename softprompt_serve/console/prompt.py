@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from softprompt_serve.access.scopes import ADMIN
 from softprompt_serve.console.arms import side_by_side
 from softprompt_serve.console.figures import segments, tones_of
 from softprompt_serve.console.notes import Notes
@@ -72,7 +73,7 @@ async def prompt_page(service: Service, name: str) -> PromptPage:
         reading = asyncio.to_thread(service.tallies.read, name, REQUESTS, rollout.epoch)
         tallies = await notes.or_none(reading)
     history = await notes.or_none(rollouts.history(name, service, _STATES))
-    changes = await notes.or_none(admin.audit(service, name, _CHANGES))
+    changes = await notes.or_none(admin.audit(service, ADMIN, name, _CHANGES))
     tones = tones_of(
         [version.version for version in prompt.versions], rollout.production, rollout.candidate
     )
@@ -88,7 +89,7 @@ async def prompt_page(service: Service, name: str) -> PromptPage:
             tallies or [],
             {version.version: version.record for version in prompt.versions},
         ),
-        shadow=await notes.or_none(shadow.get_shadow(name, service)),
+        shadow=await notes.or_none(shadow.shadow_of(name, service)),
         history=None if history is None else history.data,
         audit=None if changes is None else changes.data,
         can=possible(rollout),

@@ -1,8 +1,9 @@
 """Who is logged in: signed cookies, so that nothing is stored and every replica reads them. Pure.
 
-A session is ``expiry.nonce.name.signature``; the signature is HMAC-SHA256 (RFC 2104) under a key that
-is derived from the admin token. So all servers with the same token accept it, and a new token ends
-every session.
+A session is ``expiry.nonce.name.mark.signature``; the signature is HMAC-SHA256 (RFC 2104) under a key
+that is derived from the admin token. So all servers with the same admin token accept it, and a new one
+ends every session. The mark names the access token that began it, which is looked up again each time:
+a session may do what its token may do now, and ends when that is rotated or revoked.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ class Session:
         name: what the person called themselves, or "".
         nonce: random; what else is bound to this login is derived from it.
         expires: Unix time.
+        mark: of the access token that began it; "" for the admin token.
     """
 
     name: str
     nonce: str
     expires: int
+    mark: str = ""
 
     @property
     def actor(self) -> str:
@@ -64,17 +67,20 @@ class Sessions:
     def __init__(self, token: str) -> None:
         self._key = hashlib.pbkdf2_hmac("sha256", token.encode(), _SALT, _ROUNDS)
 
-    def begin(self, name: str, *, now: float, seconds: float) -> tuple[Session, str]:
+    def begin(
+        self, name: str, *, now: float, seconds: float, mark: str = ""
+    ) -> tuple[Session, str]:
         """A new session and the cookie that stands for it.
 
         Args:
             name: as :func:`check_name` returns it.
             now: Unix time.
             seconds: how long it lasts.
+            mark: see :class:`Session`.
         """
-        session = Session(name, secrets.token_hex(_NONCE_BYTES), int(now + seconds))
+        session = Session(name, secrets.token_hex(_NONCE_BYTES), int(now + seconds), mark)
         encoded = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-        value = f"{session.expires}.{session.nonce}.{encoded}"
+        value = f"{session.expires}.{session.nonce}.{encoded}.{mark}"
         return session, f"{value}.{self._sign('session', value)}"
 
     def read(self, cookie: str | None, *, now: float) -> Session | None:
@@ -85,10 +91,12 @@ class Sessions:
         if not hmac.compare_digest(signature, self._sign("session", value)):
             return None
         parts = value.split(".")
-        if len(parts) != len(("expiry", "nonce", "name")) or not _EXPIRY.fullmatch(parts[0]):
+        if len(parts) != len(("expiry", "nonce", "name", "mark")) or not _EXPIRY.fullmatch(
+            parts[0]
+        ):
             return None
         name = _decoded(parts[2])
-        session = Session(name or "", parts[1], int(parts[0]))
+        session = Session(name or "", parts[1], int(parts[0]), parts[3])
         return session if name is not None and now < session.expires else None
 
     def form_token(self, session: Session) -> str:

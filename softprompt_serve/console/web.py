@@ -14,11 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from softprompt_serve.access import endpoints
+from softprompt_serve.access.scopes import ADMIN, NOBODY, Grant
 from softprompt_serve.console import figures
 from softprompt_serve.console.assets import Assets
 from softprompt_serve.console.gatekeeping import ROOT, Throttle, check_reader, safe_next
 from softprompt_serve.console.sessions import Sessions
-from softprompt_serve.errors import NotFound, SoftpromptError
+from softprompt_serve.errors import Forbidden, NotFound, SoftpromptError
 from softprompt_serve.server.scope import route_path
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from softprompt_serve.console.sessions import Session
+    from softprompt_serve.server.door import Door
     from softprompt_serve.server.state import AppState
     from softprompt_serve.settings import Settings
 
@@ -62,14 +65,14 @@ class Console:
 
     Args:
         settings: of this process.
-        token: the admin token, asked for when it is first needed.
+        door: lets in who may log in; the admin token is asked for when it is first needed.
     """
 
-    def __init__(self, settings: Settings, token: Callable[[], str]) -> None:
+    def __init__(self, settings: Settings, door: Door) -> None:
         self.assets = Assets.load()
         self.throttle = Throttle()
         self.seconds = settings.console_session_minutes * 60
-        self.token = token
+        self.door = door
         self._sessions: Sessions | None = None
         self._pages = Environment(
             loader=PackageLoader("softprompt_serve.console"),
@@ -83,8 +86,14 @@ class Console:
     async def sessions(self) -> Sessions:
         """Who reads and writes cookies; made once, beside the event loop."""
         if self._sessions is None:
-            self._sessions = await asyncio.to_thread(Sessions, self.token())
+            self._sessions = await asyncio.to_thread(Sessions, self.door.doorkeeper.admin())
         return self._sessions
+
+    def grant(self, session: Session) -> Grant | None:
+        """What the token that began a session may do now; None if it is accepted no more."""
+        if not session.mark:
+            return ADMIN
+        return self.door.doorkeeper.keyring().by_mark(session.mark, time.time())
 
     def render(self, page: str, context: Mapping[str, Any]) -> str:
         """A template with its values."""
@@ -94,10 +103,13 @@ class Console:
 class Visit:
     """One request of a person's browser."""
 
-    def __init__(self, request: Request, session: Session | None, form_token: str) -> None:
+    def __init__(
+        self, request: Request, session: Session | None, form_token: str, grant: Grant = NOBODY
+    ) -> None:
         self.request = request
         self.session = session
         self.form_token = form_token
+        self.grant = grant
 
     @classmethod
     async def of(cls, request: Request) -> Visit:
@@ -107,9 +119,39 @@ class Visit:
             CrossSite: another site reads this.
         """
         check_reader(request.headers)
-        sessions = await _console(request).sessions()
+        console = _console(request)
+        sessions = await console.sessions()
         session = sessions.read(request.cookies.get(COOKIE), now=time.time())
-        return cls(request, session, "" if session is None else sessions.form_token(session))
+        grant = None if session is None else console.grant(session)
+        if session is None or grant is None:
+            return cls(request, None, "")
+        return cls(request, session, sessions.form_token(session), grant)
+
+    def check(self, method: str, path: str) -> None:
+        """Refuse what this person's token may not do through the API.
+
+        Args:
+            method: of the call that would do it.
+            path: of that call, below the API's prefix.
+
+        Raises:
+            Forbidden: ``token_scope`` or ``token_prompts``.
+        """
+        endpoint, prompt = endpoints.find(method, path)
+        endpoint.check(self.grant, prompt)
+
+    def may(self, method: str, path: str) -> bool:
+        """Whether :meth:`check` would pass."""
+        try:
+            self.check(method, path)
+        except Forbidden:
+            return False
+        return True
+
+    @property
+    def actor(self) -> str | None:
+        """Who the audit says it was."""
+        return None if self.session is None else self.grant.signs(self.session.actor)
 
     @property
     def console(self) -> Console:
@@ -138,6 +180,8 @@ class Visit:
             "url": self.url,
             "asset": lambda name: self.url(f"/static/{self.console.assets.path(name)}"),
             "session": self.session,
+            "actor": self.actor,
+            "may": self.may,
             "form_token": self.form_token,
             "layout": "fragment.html" if FRAGMENT in self.request.headers else "layout.html",
         }

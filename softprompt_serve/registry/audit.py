@@ -32,10 +32,10 @@ class AuditEntry:
             ``version.wanted``, ``version.unwanted``, ``version.accepted``, ``alias.set``, ``alias.removed``,
             ``rollout.set``, ``rollout.weights``, ``rollout.advanced``, ``rollout.paused``,
             ``rollout.resumed``, ``rollout.promoted``, ``rollout.rolled_back``,
-            ``rollout.removed``, ``evaluation.add``, ``evaluation.remove``, ``policy.set`` or
-            ``policy.remove``.
-        prompt: the prompt's name.
-        subject: the name of the version or alias, a run's id, ``rollout`` or ``policy``.
+            ``rollout.removed``, ``evaluation.add``, ``evaluation.remove``, ``policy.set``,
+            ``policy.remove``, ``token.created``, ``token.rotated`` or ``token.revoked``.
+        prompt: the prompt's name; "" for a change of tokens.
+        subject: the name of the version, alias or token, a run's id, ``rollout`` or ``policy``.
         detail: what else is worth knowing, such as the digest or the previous version.
     """
 

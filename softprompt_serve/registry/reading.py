@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select
 
 from softprompt_serve.registry.acceptances import acceptances
+from softprompt_serve.registry.access import NO_PROMPT, read_keyring
 from softprompt_serve.registry.audit import state
 from softprompt_serve.registry.snapshot import Prompt, Snapshot
 from softprompt_serve.registry.tables import AliasRow, AuditRow, RolloutRow, VersionRow
@@ -32,7 +33,8 @@ def read_snapshot(session: Session, previous: Snapshot) -> Snapshot:
     revision = state(session).revision
     changed = _changed(session, previous, revision)
     if changed is None:
-        return Snapshot(revision, MappingProxyType(_prompts(session, None)))
+        everything = MappingProxyType(_prompts(session, None))
+        return Snapshot(revision, everything, read_keyring(session))
     if not changed:
         return previous
     found = _prompts(session, changed)
@@ -43,7 +45,8 @@ def read_snapshot(session: Session, previous: Snapshot) -> Snapshot:
         if name in found or name not in changed
     }
     prompts |= found
-    return Snapshot(revision, MappingProxyType(prompts))
+    keyring = read_keyring(session) if NO_PROMPT in changed else previous.keyring
+    return Snapshot(revision, MappingProxyType(prompts), keyring)
 
 
 def _changed(session: Session, previous: Snapshot, revision: int) -> frozenset[str] | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from softprompt_serve.access.tokens import NO_TOKENS, Keyring
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -152,6 +154,7 @@ class Snapshot:
 
     revision: int
     prompts: Mapping[str, Prompt]
+    keyring: Keyring = NO_TOKENS
 
     def prompt(self, name: str) -> Prompt | None:
         """The prompt of that name, or None."""

@@ -11,16 +11,16 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
+from softprompt_serve.access.scopes import Grant
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.release.records import parse_record
 from softprompt_serve.server import schemas
 from softprompt_serve.server.approvals import approvals_of
-from softprompt_serve.server.gate import PREFIX
+from softprompt_serve.server.gate import PREFIX, grant_of
 from softprompt_serve.server.scope import error_response
 from softprompt_serve.server.service import Service
 from softprompt_serve.server.state import AppState
 from softprompt_serve.server.upload import read_artifact
-from softprompt_serve.server.verifying import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -80,7 +80,22 @@ _LARGEST_ID = 2**63 - 1
 
 State = Annotated[AppState, Depends(_state)]
 Serving = Annotated[Service, Depends(_service)]
-Actor = Annotated[str | None, Query(max_length=128, description="Who makes the change.")]
+Bearer = Annotated[Grant, Depends(grant_of)]
+"""What the caller may do; the gate has checked the call itself."""
+
+
+def _actor(
+    bearer: Bearer,
+    actor: Annotated[
+        str | None,
+        Query(max_length=128, description="Who makes the change; follows the token's own name."),
+    ] = None,
+) -> str | None:
+    return bearer.signs(actor)
+
+
+Actor = Annotated[str | None, Depends(_actor)]
+"""Who the audit says made a change: the token, then whoever the caller says it is."""
 
 # In place of FastAPI's own 422, which none of these routes answers.
 _REFUSED: dict[int | str, dict[str, Any]] = {
@@ -92,7 +107,9 @@ router = APIRouter(
     prefix=PREFIX,
     route_class=OurRoute,
     tags=["softprompts"],
-    dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin token."))],
+    dependencies=[
+        Depends(HTTPBearer(auto_error=False, description="A token; see docs/security.md."))
+    ],
     responses=_REFUSED,
 )
 probes = APIRouter(prefix=PREFIX, route_class=OurRoute, tags=["softprompts"])
@@ -119,10 +136,11 @@ async def server(state: State) -> schemas.ServerOut:
 
 
 @router.get("/prompts")
-async def list_prompts(service: Serving) -> schemas.PromptList:
-    """All prompts with their versions and aliases."""
+async def list_prompts(service: Serving, bearer: Bearer) -> schemas.PromptList:
+    """All prompts with their versions and aliases; those alone that the token is for."""
     snapshot = service.snapshot
-    data = [schemas.PromptOut.of(service, p) for _, p in sorted(snapshot.prompts.items())]
+    prompts = [p for name, p in sorted(snapshot.prompts.items()) if bearer.covers(name)]
+    data = [schemas.PromptOut.of(service, prompt) for prompt in prompts]
     return schemas.PromptList(revision=snapshot.revision, data=data)
 
 
@@ -201,19 +219,6 @@ async def remove_version(
     return schemas.RemovedVersion(removed=f"{name}@{version}", draining=not freed)
 
 
-@router.post("/prompts/{name}/versions/{version}/verify")
-async def verify_version(
-    name: schemas.Name,
-    version: schemas.VersionName,
-    service: Serving,
-    body: schemas.ForceIn | None = None,
-    actor: Actor = None,
-) -> schemas.VersionOut:
-    """Accept a version on the served base model; 409 with each failed gate if evidence is short."""
-    force = None if body is None else body.forced
-    return schemas.VersionOut.of(service, await verify(service, name, version, actor, force))
-
-
 @router.put("/prompts/{name}/versions/{version}/residency")
 async def set_residency(
     name: schemas.Name,
@@ -272,11 +277,13 @@ async def residency(service: Serving) -> schemas.ResidencyOut:
 @router.get("/audit")
 async def audit(
     service: Serving,
+    bearer: Bearer,
     prompt: Annotated[str | None, Query(pattern=schemas.NAME)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[int | None, Query(ge=1, le=_LARGEST_ID)] = None,
 ) -> schemas.AuditList:
-    """Changes, newest first."""
+    """Changes, newest first; of one prompt, if the token is for some alone."""
+    bearer.check_prompt(prompt)
     entries = await asyncio.to_thread(
         service.catalogue.audit, prompt=prompt, limit=limit, before=before
     )

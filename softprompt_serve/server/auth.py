@@ -1,4 +1,7 @@
-"""The admin token: from settings, else generated once in ``SOFTPROMPT_HOME``, mode 0600."""
+"""Who is let in: the one admin token, and those that the catalogue keeps.
+
+The admin token is from the settings, else generated once in ``SOFTPROMPT_HOME`` with mode 0600.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,26 @@ import binascii
 import os
 import secrets
 import tempfile
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from softprompt_serve.errors import StartupRefused, Unauthorized
+from softprompt_serve.access.scopes import ADMIN, FEEDBACK
+from softprompt_serve.access.tokens import NO_TOKENS
+from softprompt_serve.errors import StartupRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import SecretStr
+
+    from softprompt_serve.access.scopes import Grant
+    from softprompt_serve.access.tokens import Keyring
     from softprompt_serve.settings import Settings
+
+UNGUESSABLE: Final = 32
+"""Characters from which a token of the settings is taken for a random one."""
 
 TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 
@@ -43,43 +59,56 @@ def stored_token(settings: Settings) -> str | None:
     return path.read_text().strip() if path.is_file() else None
 
 
-def check_bearer(authorization: str | None, token: str, *, lesser: str | None = None) -> bool:
-    """Accept ``Bearer TOKEN``, or ``Basic`` with any user and the token as password.
+@dataclass(frozen=True, slots=True)
+class Doorkeeper:
+    """Knows all tokens that open anything here.
+
+    Attributes:
+        admin: the one token of the settings or of ``SOFTPROMPT_HOME``; it always works.
+        feedback: ``SOFTPROMPT_FEEDBACK_TOKEN``, or None.
+        keyring: those in the catalogue, as of now.
+    """
+
+    admin: Callable[[], str]
+    feedback: SecretStr | None = None
+    keyring: Callable[[], Keyring] = lambda: NO_TOKENS
+
+    def grant(self, given: str) -> Grant | None:
+        """What the bearer of a token may do; None if it opens nothing. In constant time."""
+        if not given:
+            return None
+        admin, feedback = self.admin(), self.feedback
+        lesser = None if feedback is None else feedback.get_secret_value()
+        if _same(given, admin):
+            return replace(ADMIN, guessable=len(admin) < UNGUESSABLE)
+        if lesser is not None and _same(given, lesser):
+            return replace(FEEDBACK, guessable=len(lesser) < UNGUESSABLE)
+        return self.keyring().find(given, time.time())
+
+
+def _same(given: str, expected: str) -> bool:
+    return secrets.compare_digest(
+        given.encode(errors="surrogateescape"), expected.encode(errors="surrogateescape")
+    )
+
+
+def presented(authorization: str | None) -> str:
+    """The token in ``Bearer TOKEN`` or ``Basic`` with it as password; "" if there is none.
 
     Basic is for callers that know an address and no header: many clients send what stands before
-    the ``@`` of ``http://user:TOKEN@host/`` (RFC 7617). Compared in constant time.
-
-    Returns:
-        Whether it is the admin's ``token``, and not the one that may do ``lesser`` things.
-
-    Raises:
-        Unauthorized: ``missing_admin_token`` or ``invalid_admin_token``.
+    the ``@`` of ``http://user:TOKEN@host/`` (RFC 7617); whoever the user is.
     """
-    given = _given(authorization or "")
-    if not given:
-        msg = "Admin calls need `Authorization: Bearer TOKEN` (SOFTPROMPT_ADMIN_TOKEN)."
-        raise Unauthorized(msg, code="missing_admin_token")
-    if secrets.compare_digest(given, token.encode()):
-        return True
-    if lesser is not None and secrets.compare_digest(given, lesser.encode()):
-        return False
-    msg = "The admin token is not the one this server expects."
-    raise Unauthorized(msg, code="invalid_admin_token")
-
-
-def _given(authorization: str) -> bytes:
-    """The token in the header, or nothing if it holds none."""
-    scheme, _, credentials = authorization.partition(" ")
+    scheme, _, credentials = (authorization or "").partition(" ")
     credentials = credentials.strip()
     if scheme.lower() == "bearer":
-        return credentials.encode()
+        return credentials
     if scheme.lower() != "basic":
-        return b""
+        return ""
     try:
         pair = base64.b64decode(credentials, validate=True)
     except (binascii.Error, ValueError):
-        return b""
-    return pair.partition(b":")[2]
+        return ""
+    return pair.partition(b":")[2].decode(errors="surrogateescape")
 
 
 def _create(path: Path) -> None:

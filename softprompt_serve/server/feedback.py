@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Response
 
 from softprompt_serve.errors import BadRequest, Conflict, NotFound
 from softprompt_serve.registry.answers import Reaction, Verdict
-from softprompt_serve.server.admin import OurRoute, Serving, router
+from softprompt_serve.server.admin import Bearer, OurRoute, Serving, router
 from softprompt_serve.server.feedback_shapes import (
     About,
     AnswerOut,
@@ -24,6 +24,7 @@ from softprompt_serve.server.feedback_shapes import (
 from softprompt_serve.telemetry.events import Evaluation, Feedback
 
 if TYPE_CHECKING:
+    from softprompt_serve.access.scopes import Grant
     from softprompt_serve.registry.answers import Answers
     from softprompt_serve.server.remembering import Remembering
     from softprompt_serve.server.service import Service
@@ -41,9 +42,11 @@ _NEW, _KNOWN = 201, 200
 
 
 @feedback_router.post("/feedback", status_code=_NEW, responses={_KNOWN: {"model": TakenOut}})
-async def give_feedback(body: FeedbackIn, service: Serving, response: Response) -> TakenOut:
+async def give_feedback(
+    body: FeedbackIn, service: Serving, bearer: Bearer, response: Response
+) -> TakenOut:
     """Tell what a user did about an answer; telling it again counts once."""
-    answers, answer = await _find(service, body)
+    answers, answer = await _find(service, body, bearer)
     reaction = Reaction(body.kind, body.value, body.note)
     said = await asyncio.to_thread(answers.react, answer.response_id, reaction)
     if said is None:
@@ -63,9 +66,11 @@ async def give_feedback(body: FeedbackIn, service: Serving, response: Response) 
 
 
 @feedback_router.post("/evaluations", status_code=_NEW, responses={_KNOWN: {"model": TakenOut}})
-async def give_evaluation(body: EvaluationIn, service: Serving, response: Response) -> TakenOut:
+async def give_evaluation(
+    body: EvaluationIn, service: Serving, bearer: Bearer, response: Response
+) -> TakenOut:
     """Tell what an evaluator found about an answer; telling it again counts once."""
-    answers, answer = await _find(service, body)
+    answers, answer = await _find(service, body, bearer)
     verdict = Verdict(body.evaluation, body.passed, body.score, body.note)
     judged = await asyncio.to_thread(answers.judge, answer.response_id, verdict)
     if judged is None:
@@ -84,9 +89,11 @@ async def give_evaluation(body: EvaluationIn, service: Serving, response: Respon
 
 
 @feedback_router.get("/responses/{response_id}")
-async def get_response(response_id: Annotated[ResponseId, Path()], service: Serving) -> SaidOut:
+async def get_response(
+    response_id: Annotated[ResponseId, Path()], service: Serving, bearer: Bearer
+) -> SaidOut:
     """Which version gave an answer, and all that was said about it."""
-    answers, answer = await _find(service, About(response_id=response_id))
+    answers, answer = await _find(service, About(response_id=response_id), bearer)
     reactions, verdicts = await asyncio.to_thread(answers.said, response_id)
     return SaidOut(
         answer=AnswerOut.of(answer),
@@ -102,8 +109,8 @@ def _remembering(service: Service) -> Remembering:
     return service.remembering
 
 
-async def _find(service: Service, about: About) -> tuple[Answers, Answered]:
-    """The answer that is meant.
+async def _find(service: Service, about: About, bearer: Grant) -> tuple[Answers, Answered]:
+    """The answer that is meant; one of a prompt that the token is not for is as if forgotten.
 
     Raises:
         NotFound: ``response_not_found``.
@@ -111,6 +118,7 @@ async def _find(service: Service, about: About) -> tuple[Answers, Answered]:
     """
     answers = _remembering(service).answers
     found = await _look(_remembering(service), about)
+    found = [answer for answer in found if bearer.covers(answer.prompt)]
     if not found:
         raise _forgotten(about)
     if len(found) > 1:

@@ -1,82 +1,125 @@
-"""ASGI gate before the admin API: who may call, how much a body may hold, and that it is whole.
+"""ASGI gate before the admin API: who may call what, how often, and that the body is whole.
 
 It stands before FastAPI reads the body, so neither a stranger nor a large upload costs memory.
+What a call takes is in one table, ``access/endpoints.py``; a call that is not there is refused.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI reads it
 
-from softprompt_serve.errors import BadRequest, Forbidden, SoftpromptError, TooLarge
-from softprompt_serve.server.auth import check_bearer
+from softprompt_serve.access import endpoints
+from softprompt_serve.access.pace import Pace
+from softprompt_serve.access.scopes import Grant
+from softprompt_serve.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    SoftpromptError,
+    TooLarge,
+    Unauthorized,
+)
+from softprompt_serve.server.auth import presented
+from softprompt_serve.server.door import check_pace
 from softprompt_serve.server.scope import error_response, route_path
 from softprompt_serve.telemetry.operations import PARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pydantic import SecretStr
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PREFIX = "/softprompts/v1"
-OPEN = frozenset({f"{PREFIX}/healthz", f"{PREFIX}/readyz"})
-FEEDBACK = frozenset({f"{PREFIX}/feedback", f"{PREFIX}/evaluations"})
-"""All that an application's own token is for."""
+    from softprompt_serve.access.endpoints import Endpoint
+    from softprompt_serve.server.door import Door
 
+PREFIX = "/softprompts/v1"
 FEEDBACK_BYTES = 65_536
 # What may stand behind the last boundary of a multipart body; RFC 2046 bounds it nowhere.
 _EPILOGUE_BYTES = 1024
 
+_GRANT: Final = "softprompt_grant"
+_MOST_DIGITS: Final = 18
+"""Of a declared length; Python refuses to read numbers of thousands of digits."""
+
 
 class AdminGate:
-    """Checks the bearer token and bounds the body of calls under :data:`PREFIX`."""
+    """Checks token, scope and pace, and bounds the body, of calls under :data:`PREFIX`."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        token: Callable[[], str],
-        max_bytes: int,
-        feedback_token: SecretStr | None = None,
+        self, app: ASGIApp, door: Door, max_bytes: int, changes: Pace | None = None
     ) -> None:
-        """Guard ``app``; ``token`` is asked for on each call, ``max_bytes`` is per body."""
+        """Guard ``app``; ``max_bytes`` is per body, ``changes`` per token."""
         self.app = app
-        self.token = token
+        self.door = door
         self.max_bytes = max_bytes
-        self.feedback_token = None if feedback_token is None else feedback_token.get_secret_value()
+        self.changes = changes or Pace(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or refuse it; what it changes is traced below its caller."""
         path = route_path(scope)
-        if scope["type"] != "http" or not path.startswith(PREFIX) or path in OPEN:
+        below = path.removeprefix(PREFIX)
+        is_open = below in endpoints.OPEN and scope.get("method") == endpoints.READ
+        if scope["type"] != "http" or not path.startswith(PREFIX) or is_open:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        most = FEEDBACK_BYTES if path in FEEDBACK else self.max_bytes
+        most = FEEDBACK_BYTES if below in endpoints.SMALL else self.max_bytes
         try:
-            self._check_token(headers.get("authorization"), path)
+            grant = self._admit(headers, scope)
+            endpoint, prompt = endpoints.find(scope["method"], below)
+            endpoint.check(grant, prompt)
+            self._slow_down(endpoint, grant)
             _check_length(headers.get("content-length"), most)
         except SoftpromptError as error:
-            await error_response(error)(scope, receive, send)
+            answer = error_response(error)
+            if isinstance(error, MethodNotAllowed):
+                answer.headers["allow"] = ", ".join(error.allow)
+            await answer(scope, receive, send)
             return
         token = PARENT.set(headers.get("traceparent"))
         try:
             body = _whole(_counted(receive, most), headers.get("content-type", ""))
-            await self.app(scope, body, send)
+            await self.app({**scope, _GRANT: grant}, body, send)
         finally:
             PARENT.reset(token)
 
-    def _check_token(self, authorization: str | None, path: str) -> None:
-        admin = check_bearer(authorization, self.token(), lesser=self.feedback_token)
-        if not admin and path not in FEEDBACK:
-            msg = "This token may only send feedback and evaluations; expected the admin token."
-            raise Forbidden(msg, code="token_scope")
+    def _admit(self, headers: Headers, scope: Scope) -> Grant:
+        """Who calls.
+
+        Raises:
+            Unauthorized: ``missing_admin_token`` or ``invalid_admin_token``.
+            TooMany: see :meth:`~softprompt_serve.server.door.Door.admit`.
+        """
+        if not (given := presented(headers.get("authorization"))):
+            msg = "Admin calls need `Authorization: Bearer TOKEN` (SOFTPROMPT_ADMIN_TOKEN)."
+            raise Unauthorized(msg, code="missing_admin_token")
+        if (grant := self.door.admit(given, scope)) is None:
+            msg = "This is no token of this server, or one that has expired or was revoked."
+            raise Unauthorized(msg, code="invalid_admin_token")
+        return grant
+
+    def _slow_down(self, endpoint: Endpoint, grant: Grant) -> None:
+        if endpoint.change and endpoint.method != endpoints.READ:
+            check_pace(self.changes.take(grant.id, time.monotonic()), "changes")
+
+
+def grant_of(connection: HTTPConnection) -> Grant:
+    """What the caller of an admin call may do.
+
+    Raises:
+        KeyError: the call did not come through the gate.
+    """
+    found = connection.scope[_GRANT]
+    assert isinstance(found, Grant)  # noqa: S101 - the gate's own
+    return found
 
 
 def _check_length(declared: str | None, most: int) -> None:
-    if declared is not None and declared.isdecimal() and int(declared) > most:
+    if declared is None or not declared.isdecimal():
+        return
+    if len(declared) > _MOST_DIGITS or int(declared) > most:
         raise _too_large(most)
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from softprompt_serve.errors import Conflict, Invalid
 from softprompt_serve.server import hook_answers, rolling
-from softprompt_serve.server.admin import OurRoute, Serving, router
+from softprompt_serve.server.admin import Bearer, OurRoute, Serving, router
 from softprompt_serve.server.hook_answers import Answer, Release
 from softprompt_serve.server.rollout_shapes import RolloutOut
 from softprompt_serve.server.schemas import Shape
@@ -102,15 +102,16 @@ hooks_router = APIRouter(
 
 
 @hooks_router.post("/hooks/flagger/{hook}")
-async def flagger(hook: Hook, call: HookIn, service: Serving) -> HookOut:
+async def flagger(hook: Hook, call: HookIn, service: Serving, bearer: Bearer) -> HookOut:
     """Answer a webhook of Flagger's: 200 is yes, 409 is no, with the reason."""
     if hook == "event":
         said = {name: text[:_LOGGED_CHARACTERS] for name, text in call.metadata.items()}
         logger.info("%r is %r: %r", call.actor, call.phase, said)
         return HookOut(hook=hook, outcome="recorded", reason="Logged.")
+    bearer.check_prompt(call.named("prompt"))
     release = await _find(service, call.named("prompt"), call.named("version"))
     if hook == "post-rollout":
-        return await _finish(service, release, call)
+        return await _finish(service, release, call, bearer.signs(call.actor))
     answer = _QUESTIONS[hook](release)
     if not answer.yes:
         raise Conflict(answer.reason, code=answer.code)
@@ -134,7 +135,7 @@ async def _find(service: Service, prompt: str, selector: str) -> Release:
     return Release(prompt, version.version, resident, rollout, undone)
 
 
-async def _finish(service: Service, release: Release, call: HookIn) -> HookOut:
+async def _finish(service: Service, release: Release, call: HookIn, actor: str | None) -> HookOut:
     """Follow Flagger's verdict; what it says again changes nothing.
 
     Raises:
@@ -146,7 +147,7 @@ async def _finish(service: Service, release: Release, call: HookIn) -> HookOut:
             msg = f"{candidate} was rolled back: {release.rollout.reason}"
             raise Conflict(msg, code="hook_not_ready")
         move = moves.promote(candidate, f"{call.actor} succeeded.")
-        return await _change(service, release, call, move, "promoted")
+        return await _change(service, release, actor, move, "promoted")
     if call.phase != "Failed":
         why = f"Nothing is due in the phase {call.phase!r}."
         return _out("post-rollout", release, "unchanged", why)
@@ -154,13 +155,13 @@ async def _finish(service: Service, release: Release, call: HookIn) -> HookOut:
         why = f"{candidate} has no part in the rollout, so there is nothing to roll back."
         return _out("post-rollout", release, "unchanged", why)
     move = moves.rollback(f"{call.actor} failed.")
-    return await _change(service, release, call, move, "rolled_back")
+    return await _change(service, release, actor, move, "rolled_back")
 
 
 async def _change(
-    service: Service, release: Release, call: HookIn, move: Move, outcome: Outcome
+    service: Service, release: Release, actor: str | None, move: Move, outcome: Outcome
 ) -> HookOut:
-    made = await rolling.change(service, release.prompt, move, if_match=None, actor=call.actor)
+    made = await rolling.change(service, release.prompt, move, if_match=None, actor=actor)
     if made.generation == release.rollout.generation:
         outcome = "unchanged"
     out = _out("post-rollout", release, outcome, made.reason)

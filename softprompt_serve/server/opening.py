@@ -8,6 +8,7 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
+from softprompt_serve.registry.access import AccessTokens
 from softprompt_serve.registry.answers import Answers
 from softprompt_serve.registry.feed import Feed
 from softprompt_serve.registry.leases import Leases
@@ -18,6 +19,7 @@ from softprompt_serve.rollout.cost import Prices
 from softprompt_serve.rollout.tally import Tallier
 from softprompt_serve.router.ask import Labels
 from softprompt_serve.server.controller import Controller, Pace
+from softprompt_serve.server.door import Used
 from softprompt_serve.server.healing import Healing
 from softprompt_serve.server.judging import Judge
 from softprompt_serve.server.presence import Presence
@@ -25,6 +27,7 @@ from softprompt_serve.server.promotion import grant
 from softprompt_serve.server.remembering import Remembering
 from softprompt_serve.server.retention import Tidying
 from softprompt_serve.server.service import Service
+from softprompt_serve.server.token_uses import TokenUses
 from softprompt_serve.shadow.capture import Capture
 from softprompt_serve.telemetry.events import Applied, Feedback, RequestEvent
 
@@ -82,6 +85,8 @@ def following(
         service.remembering = Remembering(answers, service.events.emit)
         service.events.listen(RequestEvent, service.remembering)
         service.companions.append(service.remembering)
+    uses = TokenUses(AccessTokens(database))
+    service.events.listen(Used, uses)
     controller = Controller(
         judge=Judge(service.rollouts, service.tallies, labels.all_cohorts, partial(grant, service)),
         replicas=service.replicas,
@@ -99,7 +104,7 @@ def following(
             alive=settings.replica_ttl_seconds,
         ),
     )
-    service.companions += [presence, Healing(service), controller, Tidying(service)]
+    service.companions += [presence, uses, Healing(service), controller, Tidying(service)]
     return service
 
 

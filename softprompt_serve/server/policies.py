@@ -13,6 +13,7 @@ from softprompt_serve.server import schemas, verdicts
 from softprompt_serve.server.admin import Actor, OurRoute, Serving, router
 from softprompt_serve.server.changing import Change, tag, tag_asked
 from softprompt_serve.server.policy_shapes import GatesOut, PolicyOut
+from softprompt_serve.server.verifying import verify
 from softprompt_serve.telemetry.operations import operation
 
 if TYPE_CHECKING:
@@ -110,6 +111,19 @@ async def get_gates(name: schemas.Name, version: schemas.VersionName, service: S
     found = service.find_version(name, version)
     said = await asyncio.to_thread(verdicts.judged, service, service.find_prompt(name), found)
     return GatesOut.of(said)
+
+
+@policy_router.post("/versions/{version}/verify")
+async def verify_version(
+    name: schemas.Name,
+    version: schemas.VersionName,
+    service: Serving,
+    body: schemas.ForceIn | None = None,
+    actor: Actor = None,
+) -> schemas.VersionOut:
+    """Accept a version on the served base model; 409 with each failed gate if evidence is short."""
+    force = None if body is None else body.forced
+    return schemas.VersionOut.of(service, await verify(service, name, version, actor, force))
 
 
 async def _shown(service: Service, name: str, response: Response) -> PolicyOut:

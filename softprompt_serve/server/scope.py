@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from softprompt_serve.access.scopes import Grant
     from softprompt_serve.errors import SoftpromptError
     from softprompt_serve.router.choose import Decision
     from softprompt_serve.server.residency import Lease
@@ -45,6 +46,7 @@ class RequestScope:
 
     __slots__ = (
         "added",
+        "caller",
         "copy",
         "decision",
         "error",
@@ -53,6 +55,7 @@ class RequestScope:
         "path",
         "prompt",
         "record",
+        "salt",
         "span",
         "user",
     )
@@ -62,6 +65,8 @@ class RequestScope:
         self.path = path
         self.headers = headers or Headers()
         self.record = Record()
+        self.caller: Grant | None = None  # who asks, where callers are asked for a token
+        self.salt: str | None = None  # of its tenant, once that was worked out
         self.prompt: str | None = None  # the name that was asked for, if it is a prompt's
         self.user: str | None = None  # who asks, where the body's field is lost on the way
         self.copy: Any = None  # what a shadow of it needs, if it was sampled for one

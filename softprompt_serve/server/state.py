@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve import __version__
+from softprompt_serve.access.tokens import NO_TOKENS
 from softprompt_serve.errors import SoftpromptError, Unavailable
 from softprompt_serve.registry.snapshot import PRODUCTION
 from softprompt_serve.server.schemas import Readiness, ServerOut
 
 if TYPE_CHECKING:
+    from softprompt_serve.access.tokens import Keyring
     from softprompt_serve.server.service import Service
     from softprompt_serve.settings import Settings
     from softprompt_serve.telemetry.channel import Events
@@ -41,6 +43,15 @@ class AppState:
     def events(self) -> Events | None:
         """Who listens to finished requests; nobody while start-up hasn't finished."""
         return None if self.service is None else self.service.events
+
+    def emit(self, event: object) -> None:
+        """Tell those who listen, if anybody does yet."""
+        if self.service is not None:
+            self.service.events.emit(event)
+
+    def keyring(self) -> Keyring:
+        """The catalogue's tokens, as of now; none while start-up hasn't finished."""
+        return NO_TOKENS if self.service is None else self.service.snapshot.keyring
 
     async def readiness(self) -> Readiness:
         """Ask the workers; a lost catalogue is reported but does not end readiness."""

@@ -23,6 +23,7 @@ OperationName = Literal[
     "import", "load", "unload", "remove", "alias", "alias_remove", "rollout", "rollout_remove",
     "weights", "advance", "pause", "resume", "promote", "rollback", "evaluation",
     "evaluation_remove", "policy", "policy_remove", "verify",
+    "token_create", "token_rotate", "token_revoke",
 ]  # fmt: skip
 """Every change that there is; ``alias`` is a swap."""
 

@@ -19,6 +19,7 @@ from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
 from softprompt_serve.registry.objects import open_blobs
 from softprompt_serve.server.auth import admin_token
+from softprompt_serve.server.callers import callers_of
 from softprompt_serve.server.evidence_gauges import EvidenceGauges
 from softprompt_serve.server.gauges import Gauges
 from softprompt_serve.server.opening import following
@@ -202,7 +203,12 @@ class SoftpromptEndpoint:
         PromptedModels(service, list_versions=self.settings.list_versions).install(
             state.openai_serving_models
         )
-        EngineGuard(service.residency, placeholder=placeholder, shadows=shadows).install(engine)
+        EngineGuard(
+            service.residency,
+            placeholder=placeholder,
+            shadows=shadows,
+            callers=callers_of(service),
+        ).install(engine)
 
 
 def _closing(state: AppState, lifespan: Callable[[Any], Any]) -> Callable[[Any], Any]:

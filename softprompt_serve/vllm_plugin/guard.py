@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from softprompt_serve.registry.snapshot import Version
+    from softprompt_serve.server.callers import Callers
     from softprompt_serve.server.residency import Residency
     from softprompt_serve.server.scope import RequestScope
     from softprompt_serve.vllm_plugin.shadow import Shadows
@@ -36,10 +37,16 @@ class EngineGuard:
     """Wraps one engine client's ``generate``."""
 
     def __init__(
-        self, residency: Residency, *, placeholder: int, shadows: Shadows | None = None
+        self,
+        residency: Residency,
+        *,
+        placeholder: int,
+        shadows: Shadows | None = None,
+        callers: Callers | None = None,
     ) -> None:
-        """Lease from ``residency``; ``shadows`` copies what was sampled."""
+        """Lease from ``residency``; ``shadows`` copies what was sampled, ``callers`` may be asked."""
         self.residency = residency
+        self.callers = callers
         self.placeholder = placeholder
         self.shadows = shadows
 
@@ -84,6 +91,7 @@ class EngineGuard:
         Raises:
             BadRequest: ``reserved_vllm_xargs``, ``reserved_cache_salt`` or
                 ``softprompt_mismatch``.
+            NotFound: ``model_not_found`` if the plain base model is not for this caller.
             Unavailable: ``softprompt_not_rendered`` if a prompt was asked for, but the handler
                 took a way to the engine that we don't know.
         """
@@ -92,6 +100,10 @@ class EngineGuard:
             msg = f"extra_args must not hold `{KEY}`; it is reserved."
             raise BadRequest(msg, code="reserved_vllm_xargs", param="extra_args")
         decision = scope.decision
+        if decision is None and self.callers is not None:
+            self.callers.check_model(
+                scope, None
+            )  # also where no handler asked for the model's name
         if decision is not None and not scope.added:
             msg = f"{decision.version.label} was not added to this request, so it is not answered."
             raise Unavailable(msg, code="softprompt_not_rendered", retry_after=None)

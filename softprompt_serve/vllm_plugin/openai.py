@@ -15,6 +15,7 @@ from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
 from softprompt_serve.registry.snapshot import PRODUCTION
 from softprompt_serve.router.ask import LONG_CONTEXT
 from softprompt_serve.router.choose import names_prompt
+from softprompt_serve.server.callers import callers_of
 from softprompt_serve.server.scope import COHORT_HEADER, NAMES_ONLY, RequestScope, current
 from softprompt_serve.vllm_plugin import carry
 from softprompt_serve.vllm_plugin.inputs import (
@@ -25,6 +26,7 @@ from softprompt_serve.vllm_plugin.inputs import (
 )
 from softprompt_serve.vllm_plugin.reference import salt_for
 from softprompt_serve.vllm_plugin.resolve import check_covered
+from softprompt_serve.vllm_plugin.tenants import Tenants
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,6 +55,7 @@ class PromptedRenderer:
         self.placeholder = placeholder
         self.max_model_len = max_model_len
         self.shadows = shadows
+        self.tenants = Tenants(service.settings.tenant_salt)
 
     def install(self, renderer: Any) -> None:
         """Wrap the renderer that all of this server's handlers share."""
@@ -72,6 +75,7 @@ class PromptedRenderer:
                 carry.refuse_forged(request, self.service.settings)
                 if scope.decision is None and not request.model:
                     return await render(request, **kwargs)  # vLLM's own trial of a template
+                self.tenants.salt(request, scope)
                 decision = await self.resolver.decide(request, scope)
                 if decision is None:
                     return await render(request, **kwargs)
@@ -127,6 +131,7 @@ class PromptedModels:
         """Know ``service``'s prompts."""
         self.service = service
         self.list_versions = list_versions
+        self.callers = callers_of(service)
 
     def install(self, models: Any) -> None:
         """Wrap the models object that all of this server's handlers share."""
@@ -136,9 +141,13 @@ class PromptedModels:
 
     def _knowing(self, is_base_model: Callable[[str], bool]) -> Callable[[str], bool]:
         def knows(model_name: str) -> bool:
+            scope = current()
+            try:
+                self.callers.check_model(scope, model_name)
+            except SoftpromptError as error:
+                raise scope.refuse(error) from None
             if not names_prompt(self.service.traffic, model_name):
                 return is_base_model(model_name)
-            scope = current()
             if scope.path in NAMES_ONLY:
                 return True
             try:
@@ -164,8 +173,10 @@ class PromptedModels:
     ) -> Callable[[], Awaitable[Any]]:
         async def listed() -> Any:
             models = await show_available_models()
-            base = models.data[0]
-            for name in self._names():
+            scope, base = current(), models.data[0]
+            if not self.callers.sees_base(scope):
+                models.data.clear()
+            for name in self._names(scope):
                 card = base.model_copy(deep=True)
                 card.id, card.parent = name, base.id
                 models.data.append(card)
@@ -173,9 +184,11 @@ class PromptedModels:
 
         return listed
 
-    def _names(self) -> list[str]:
+    def _names(self, scope: RequestScope) -> list[str]:
         names: list[str] = []
         for prompt in self.service.snapshot.prompts.values():
+            if not self.callers.sees(scope, prompt.name):
+                continue
             if prompt.find(PRODUCTION) is not None:
                 names.append(prompt.name)
             selectors = [*prompt.aliases, *(prompt.versions if self.list_versions else ())]

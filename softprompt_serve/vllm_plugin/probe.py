@@ -87,6 +87,11 @@ def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
             "VLLM_SKIP_MODEL_NAME_VALIDATION would answer unknown prompts unprompted; unset it.",
         ),
         (bool(getattr(args, "grpc", False)), "--grpc bypasses plugins; remove it."),
+        (
+            environ.get("SOFTPROMPT_CALLER_ACCESS") == "tokens"
+            and bool(getattr(args, "api_key", None) or environ.get("VLLM_API_KEY")),
+            "SOFTPROMPT_CALLER_ACCESS=tokens has keys of its own, which --api-key refuses: remove it.",
+        ),
     ]
     return [text for wrong, text in found if wrong]
 

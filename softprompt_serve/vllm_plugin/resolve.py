@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.router.ask import Ask, Labels
 from softprompt_serve.router.choose import Decision, choose, names_prompt, plan_for, split_model
+from softprompt_serve.server.callers import callers_of
 from softprompt_serve.server.scope import (
     COHORT_HEADER,
     PIN_HEADER,
@@ -50,6 +51,7 @@ class Resolver:
         """``measure`` counts a request's visible tokens, where a rule asks for them."""
         self.service = service
         self.measure = measure
+        self.callers = callers_of(service)
         self._logged: dict[str, float] = {}  # arms that were passed over, and when that was said
 
     def install(self, state: Any) -> None:
@@ -80,13 +82,16 @@ class Resolver:
         """Resolve and lease, once per request; None for a base model.
 
         Raises:
-            BadRequest: ``softprompt_unsupported_route``, ``version_needs_prompt`` or
-                ``architecture_not_verified``.
+            BadRequest: ``softprompt_unsupported_route``, ``version_needs_prompt``,
+                ``architecture_not_verified`` or ``softprompt_unsupported_field``.
+            NotFound: ``model_not_found`` where callers are asked for tokens.
             NotFound, Unavailable: as :func:`~softprompt_serve.router.choose.choose`.
         """
         if scope.decision is not None:
             return scope.decision
         service, model = self.service, request.model
+        previous = getattr(request, "previous_response_id", None)
+        self.callers.check_request(scope, model, previous)
         if not model or not names_prompt(service.traffic, model):
             if scope.pinned is not None:
                 msg = f"{PIN_HEADER} pins a version of a prompt, but `{model}` is none."

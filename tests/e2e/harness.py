@@ -38,6 +38,7 @@ class Server:
     flags: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     command: str = OURS
+    key: str | None = None  # where callers are asked for one
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     callers: list[Any] = field(default_factory=list)
@@ -134,7 +135,7 @@ class Server:
     def client(self) -> openai.OpenAI:
         """An unchanged openai client; closed with the server."""
         client = openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=300
+            base_url=f"{self.url}/v1", api_key=self.key or "none", max_retries=0, timeout=300
         )
         self.callers.append(client)
         return client
@@ -151,7 +152,7 @@ class Server:
         )
 
     def admin(self, token: str | None = None) -> Admin:
-        admin = Admin(self.url, token or self.token())
+        admin = Admin(self.url, token or self.token(), self.key)
         self.callers.append(admin)
         return admin
 
@@ -159,13 +160,14 @@ class Server:
 class Admin:
     """The admin API over plain HTTP."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, key: str | None = None) -> None:
         self.http = httpx.Client(
             base_url=f"{url}/softprompts/v1",
             headers={"authorization": f"Bearer {token}"},
             timeout=120,
         )
-        self.root = httpx.Client(base_url=url, timeout=120)
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self.root = httpx.Client(base_url=url, headers=headers, timeout=120)
 
     def close(self) -> None:
         self.http.close()

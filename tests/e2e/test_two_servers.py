@@ -35,7 +35,7 @@ def collector() -> Iterator[Receiver]:
 def pair(
     model: Path, collector: Receiver, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Two API servers in front of one engine; with prices, and texts on spans past a hook."""
+    """Two API servers in front of one engine; with prices, texts on spans past a hook, and keys."""
     home = tmp_path_factory.mktemp("pair")
     (home / "e2e_redaction.py").write_text(HOOK)
     server = Server(
@@ -49,10 +49,13 @@ def pair(
             **collector.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, (str(home), os.environ.get("PYTHONPATH")))),
             "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
+            "SOFTPROMPT_CALLER_ACCESS": "tokens",
+            "SOFTPROMPT_TENANT_SALT": "token",
             "SOFTPROMPT_PRICES": json.dumps({BASE: PRICES}),
             "SOFTPROMPT_TRACE_CONTENT": "true",
             "SOFTPROMPT_TRACE_REDACT": "e2e_redaction:redact",
         },
+        key=TOKEN,
     )
     try:
         yield server.start()
@@ -183,3 +186,101 @@ def test_feedback_may_go_to_the_server_that_did_not_answer(pair: Server) -> None
         )
         assert told.status_code == 201, told.text
         assert told.json()["answer"]["version"] == "v3"
+
+
+def key_for(pair: Server, name: str, *prompts: str) -> str:
+    body = {"name": name, "scopes": ["caller"], "prompts": prompts}
+    answer = pair.admin(TOKEN).http.post("/tokens", json=body)
+    assert answer.status_code == 201, answer.text
+    key: str = answer.json()["token"]
+    return key
+
+
+def asked(pair: Server, model: str, key: str, path: str = "/v1/chat/completions") -> httpx.Response:
+    """Over a connection of its own, so that both servers are asked."""
+    body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": TICKET}]}
+    if path == "/v1/responses":
+        body = {"model": model, "input": TICKET, "store": False}
+    elif path == "/v1/completions":
+        body = {"model": model, "prompt": TICKET}
+    elif path == "/v1/messages":
+        body["max_tokens"] = 2
+    elif path.endswith("/batch"):
+        body["messages"] = [body["messages"]]
+    return httpx.post(
+        pair.url + path, json=body, headers={"authorization": f"Bearer {key}"}, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/chat/completions/batch",
+        "/tokenize",
+    ],
+)
+def test_a_prompt_of_others_looks_like_one_that_does_not_exist(pair: Server, path: str) -> None:
+    import_support(pair.admin(TOKEN))
+    pair.admin(TOKEN).imported("secret", kind="hard", text="Nobody's business.")
+    key = key_for(pair, f"reader-of{path.replace('/', '-').replace('_', '-')}", "supp*")
+    let_both_follow()
+    seen = set()
+    for _ in range(3):
+        for model in ("secret", "secret@v1", BASE, "nobody"):
+            answer = asked(pair, model, key, path)
+            headers = set(answer.headers) - {"x-softprompt-trace-id"}
+            seen.add((answer.status_code, answer.text.replace(model, "it"), frozenset(headers)))
+            assert answer.headers["x-softprompt-error"] == "model_not_found"
+    ((status, _, headers),) = seen
+    assert status == 404
+    assert not [
+        name for name in headers if name.startswith("x-softprompt-") and "error" not in name
+    ]
+
+
+def test_a_key_opens_its_own_prompts_until_it_is_revoked_on_both_servers(pair: Server) -> None:
+    import_support(pair.admin(TOKEN))
+    key = key_for(pair, "support-team", "support")
+    let_both_follow()
+    for _ in range(6):
+        answer = asked(pair, "support@v3", key)
+        assert (answer.status_code, answer.json()["model"]) == (200, "support@v3")
+    listed = httpx.get(f"{pair.url}/v1/models", headers={"authorization": f"Bearer {key}"}).json()
+    assert {model["id"].partition("@")[0] for model in listed["data"]} == {"support"}
+    assert httpx.get(f"{pair.url}/v1/models").status_code == 401
+    assert pair.admin(TOKEN).http.delete("/tokens/support-team").status_code == 200
+    let_both_follow()
+    assert {asked(pair, "support@v3", key).status_code for _ in range(6)} == {401}
+    log = pair.log.read_text(errors="replace")
+    assert key not in log
+    assert key.rpartition("_")[2] not in log
+
+
+def test_keys_do_not_share_cached_prefixes(pair: Server) -> None:
+    import_support(pair.admin(TOKEN))
+    keys = [key_for(pair, f"tenant-{name}", "support", "@base") for name in "ab"]
+    let_both_follow()
+    text = "The parcel of the first customer is late. " * 20  # more than a block of 128 tokens
+
+    def cached(model: str, key: str) -> int:
+        answer = httpx.post(
+            f"{pair.url}/v1/completions",
+            json={"model": model, "prompt": text, "max_tokens": 1},
+            headers={"authorization": f"Bearer {key}"},
+            timeout=60,
+        ).json()
+        details = answer["usage"]["prompt_tokens_details"]
+        return 0 if details is None else details["cached_tokens"] or 0
+
+    for model in (BASE, "support@v3"):
+        first, again, others = (
+            cached(model, keys[0]),
+            cached(model, keys[0]),
+            cached(model, keys[1]),
+        )
+        assert (first, again > 0, others) == (0, True, 0), model

@@ -97,7 +97,9 @@ def check_answer(status: int, read: Callable[[], Any]) -> None:
 @contextmanager
 def running(home: Path, **settings: Any) -> Iterator[Admin]:
     """A server on ``home`` whose background tasks change nothing meanwhile."""
-    given = {"controller_seconds": 60.0, "controller_lease_seconds": 120.0, **settings}
+    unlimited = {"changes_per_minute": None, "wrong_tokens_per_minute": None}
+    quiet = {"controller_seconds": 60.0, "controller_lease_seconds": 120.0}
+    given = {**quiet, **unlimited, **settings}
     service = service_for_tests(home, settings=settings_for_tests(home, **given))
     assert service.remembering is not None
     # How long an unknown answer is waited for.

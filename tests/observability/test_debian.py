@@ -71,3 +71,20 @@ def test_what_cannot_be_had_is_named_with_its_package_and_the_reason(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(debian.MissingToolError, match="no network"):
         debian.tool("a-tool", "a-package")
+
+
+def test_a_server_is_unpacked_for_root_too_because_installing_would_start_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpacked: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(debian, "SERVICES", frozenset({"a-package"}))
+    script(
+        tmp_path / "bin" / "apt-get",
+        '[ "$1" = download ] || exit 100\n: > a-package_1_all.deb',
+    )
+    script(
+        tmp_path / "bin" / "dpkg",
+        'mkdir -p "$3/usr/sbin"; printf "#!/bin/sh\\n" > "$3/usr/sbin/a-tool"\n'
+        'chmod +x "$3/usr/sbin/a-tool"',
+    )
+    assert debian.tool("a-tool", "a-package") == unpacked / "usr" / "sbin" / "a-tool"

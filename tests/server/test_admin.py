@@ -236,6 +236,7 @@ async def test_everything_else_needs_one(serve: Serve) -> None:
                     hook="rollout",
                     response_id="chatcmpl-1",
                     run="0" * 32,
+                    token="ci",
                 )
                 answer = await api.client.request(method, url)
                 assert (answer.status_code == 401) == (path not in opened), (method, path)
@@ -337,6 +338,9 @@ async def test_openapi_describes_every_route_its_errors_and_the_token(serve: Ser
             "/feedback",
             "/evaluations",
             "/responses/{response_id}",
+            "/tokens",
+            "/tokens/{token}",
+            "/tokens/{token}/rotate",
         }
         assert "HTTPBearer" in schema["components"]["securitySchemes"]
         for path, methods in schema["paths"].items():

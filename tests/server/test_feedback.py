@@ -194,7 +194,6 @@ async def test_an_applications_token_is_for_feedback_and_evaluations_alone(serve
             ("GET", "/prompts"),
             ("GET", "/responses/chatcmpl-1"),
             ("PUT", "/prompts/support/aliases/production"),
-            ("POST", "/feedback/"),
         ):
             response = await api.client.request(method, f"{V1}{path}", json={})
             assert (response.status_code, code_of(response)) == (403, "token_scope")

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from softprompt_serve.access.pace import Pace
+from softprompt_serve.server.auth import Doorkeeper
+from softprompt_serve.server.door import Door
 from softprompt_serve.server.gate import AdminGate
 
 if TYPE_CHECKING:
@@ -47,6 +50,10 @@ class Call:
         chunks: tuple[bytes, ...] = (),
         root_path: str = "",
         kind: str = "http",
+        method: str = "POST",
+        door: Door | None = None,
+        changes: Pace | None = None,
+        client: tuple[str, int] | None = ("192.0.2.1", 4711),
     ) -> None:
         self.inner = Inner()
         self.sent: list[Message] = []
@@ -54,10 +61,11 @@ class Call:
         self.error: Exception | None = None
         scope: dict[str, Any] = {
             "type": kind,
-            "method": "POST",
+            "method": method,
             "path": path,
             "root_path": root_path,
             "headers": headers or [],
+            "client": client,
         }
         remaining = list(chunks)
 
@@ -69,7 +77,7 @@ class Call:
         async def send(message: Message) -> None:
             self.sent.append(message)
 
-        gate = AdminGate(self.inner, lambda: TOKEN, 100)
+        gate = AdminGate(self.inner, door or Door(Doorkeeper(lambda: TOKEN)), 100, changes)
         try:
             asyncio.run(gate(scope, receive, send))
         except Exception as error:  # noqa: BLE001 - what passed the gate is judged by the test
@@ -145,3 +153,74 @@ def test_no_root_path_opens_the_gate(path: str, root_path: str) -> None:
 
 def test_the_lifespan_passes() -> None:
     assert Call("", kind="lifespan").inner.called
+
+
+def wrong(door: Door, address: str = "192.0.2.1") -> tuple[int, str]:
+    call = Call(
+        ADMIN, headers=[(b"authorization", b"Bearer guess")], door=door, client=(address, 1)
+    )
+    return call.status, call.code
+
+
+def test_who_guesses_too_often_is_told_to_wait() -> None:
+    door = Door(Doorkeeper(lambda: TOKEN), Pace(2))
+    assert [wrong(door)[0] for _ in range(3)] == [401, 401, 429]
+    call = Call(ADMIN, headers=[(b"authorization", b"Bearer guess")], door=door)
+    assert call.code == "too_many_requests"
+    assert dict(call.sent[0]["headers"])[b"retry-after"].isdigit()
+
+
+def test_others_do_not_wait_for_them() -> None:
+    door = Door(Doorkeeper(lambda: TOKEN), Pace(1))
+    assert [wrong(door)[0], wrong(door)[0]] == [401, 429]
+    assert wrong(door, "192.0.2.2")[0] == 401
+
+
+def test_a_token_that_could_be_guessed_waits_with_the_guesses() -> None:
+    door = Door(Doorkeeper(lambda: TOKEN), Pace(1))
+    assert wrong(door)[0] == 401
+    assert Call(ADMIN, headers=[BEARER], door=door).status == 429
+
+
+def test_a_random_one_does_not_so_that_nobody_is_locked_out() -> None:
+    token = "r" * 43
+    door = Door(Doorkeeper(lambda: token), Pace(1))
+    assert [wrong(door)[0], wrong(door)[0]] == [401, 429]
+    right = (b"authorization", f"Bearer {token}".encode())
+    assert Call(ADMIN, headers=[right], door=door).status == 204
+
+
+def test_no_token_at_all_is_no_guess() -> None:
+    door = Door(Doorkeeper(lambda: TOKEN), Pace(1))
+    assert [Call(ADMIN, door=door).status for _ in range(3)] == [401, 401, 401]
+    assert Call(ADMIN, headers=[BEARER], door=door).status == 204
+
+
+def test_changes_are_counted_and_reading_is_not() -> None:
+    changes = Pace(2)
+    calls = [("POST", 204), ("GET", 204), ("POST", 204), ("POST", 429), ("GET", 204)]
+    for method, status in calls:
+        call = Call(ADMIN, headers=[BEARER], method=method, changes=changes)
+        assert call.status == status
+
+
+def test_a_length_of_thousands_of_digits_is_too_large_and_no_error() -> None:
+    call = Call(ADMIN, headers=[BEARER, (b"content-length", b"9" * 5000)])
+    assert (call.status, call.code) == (413, "upload_too_large")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Bearer \xff\xfe",
+        b"Bearer a\r\nx-injected: 1",
+        b"Bearer " + b"x" * 100_000,
+        b"Basic \xff",
+        b"\x00",
+        b"Bearer spt_000000000000_",
+    ],
+)
+def test_whatever_stands_in_the_header_is_a_refusal_in_our_shape(header: bytes) -> None:
+    call = Call(ADMIN, headers=[(b"authorization", header)])
+    assert (call.status, call.taken) == (401, 0)
+    assert not any(b"\r" in value or b"\n" in value for _, value in call.sent[0]["headers"])

@@ -82,6 +82,17 @@ def test_the_real_configuration_of_a_server_is_read(vllm_config: Any) -> None:
             "VLLM_SKIP_MODEL_NAME_VALIDATION",
         ),
         ({"args": SimpleNamespace(grpc=True)}, "--grpc"),
+        (
+            {
+                "args": SimpleNamespace(api_key=["a-key"]),
+                "environ": {"SOFTPROMPT_CALLER_ACCESS": "tokens"},
+            },
+            "--api-key",
+        ),
+        (
+            {"environ": {"SOFTPROMPT_CALLER_ACCESS": "tokens", "VLLM_API_KEY": "a-key"}},
+            "SOFTPROMPT_CALLER_ACCESS",
+        ),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(changes: dict[str, Any], named: str) -> None:

@@ -36,6 +36,7 @@ MARKS: Final = {
     "Versions": ("import|load|unload|remove|verify", "#8AB8FF"),
     "Evaluations": ("evaluation|evaluation_remove", "#B0B8C4"),
     "Policies": ("policy|policy_remove", "#E0B400"),
+    "Tokens": ("token_create|token_rotate|token_revoke", "#705DA0"),
 }
 """Annotations: the operations that each shows, and its colour. Together they show every operation."""
 
