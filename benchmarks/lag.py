@@ -1,0 +1,246 @@
+"""Does anything hold the server's event loop? Each step of the loop, timed, by what goes on.
+
+While a step runs, no other request of that process moves. The benchmark's server times every step
+by the thread's processor time (so that neither other processes nor other threads' work count) under
+constant traffic: alone, and with swaps, uploads of the largest version that the model takes, files as
+large as any that is accepted (refused for their shape), and evidence. What counts is what a case adds
+to the traffic alone.
+
+    python benchmarks/lag.py --model DIR          # the demo model (softprompt_serve.demo.prepare)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from serving import ADMIN, BASE, TOKEN, Caller, Served, calling
+from side_by_side import first_token, free_port, machine, wait_ready
+
+from softprompt_serve.demo.child import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+TIMED = "--serve-with-a-stopwatch"
+LONG_SECONDS = 0.001
+ROWS, WIDE_ROWS = 1024, 3800
+PROMPT = "lag"
+
+
+class Stopwatch:
+    """In the server: processor seconds of the loop's steps since it was last asked."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.steps: list[float] = []
+        self.long: Counter[str] = Counter()
+
+    def install(self) -> None:
+        """Time every step from now on; on SIGUSR1 write what was found, and begin anew."""
+        run = asyncio.Handle._run  # noqa: SLF001 - no other place sees every step
+
+        def timed(handle: asyncio.Handle) -> None:
+            begun = time.thread_time()
+            run(handle)
+            seconds = time.thread_time() - begun
+            self.steps.append(seconds)
+            if seconds > LONG_SECONDS:
+                self.long[_named(handle)] += 1
+
+        asyncio.Handle._run = timed  # type: ignore[method-assign]  # noqa: SLF001
+        signal.signal(signal.SIGUSR1, lambda *_: self.write())
+
+    def write(self) -> None:
+        """Leave what was found in the file, whole or not at all."""
+        steps, self.steps = self.steps, []
+        long, self.long = self.long, Counter()
+        found = {"steps": sorted(steps)[-2000:], "count": len(steps), "long": long.most_common(8)}
+        draft = self.file.with_suffix(".draft")
+        draft.write_text(json.dumps(found))
+        draft.replace(self.file)
+
+
+def _named(handle: asyncio.Handle) -> str:
+    """What a step belongs to: a task's coroutine and where it waits now, or a function."""
+    callback: Any = handle._callback  # noqa: SLF001
+    task = getattr(callback, "__self__", None)
+    if isinstance(task, asyncio.Task):
+        frames = task.get_stack(limit=1)
+        place = f" at {Path(frames[0].f_code.co_filename).name}" if frames else ""
+        return f"{getattr(task.get_coro(), '__qualname__', task)}{place}"
+    return str(getattr(callback, "__qualname__", callback))
+
+
+def serve_with_a_stopwatch(file: Path, flags: list[str]) -> None:
+    """``softprompt-serve serve``, timed; on asyncio's own loop, as uvloop's steps can't be."""
+    import uvloop
+
+    from softprompt_serve.vllm_plugin.launch import serve
+
+    uvloop.run = asyncio.run
+    Stopwatch(file).install()
+    serve(flags)
+
+
+class Bench:
+    """Traffic, and what goes on beside it."""
+
+    def __init__(self, options: argparse.Namespace, caller: Caller, file: Path) -> None:
+        self.options = options
+        self.caller = caller
+        self.file = file
+        self.found: dict[str, dict[str, Any]] = {}
+        self._number = 0
+        self._headers = {"authorization": f"Bearer {TOKEN}"}
+
+    async def run(self) -> None:
+        """Each case for as long as the others."""
+        for name in ("v1", "v2"):
+            await self.caller.upload(PROMPT, name, self.caller.rows(20))
+        await self.caller.alias(PROMPT, "v1")
+        cases: dict[str, Callable[[], Awaitable[None]]] = {
+            "warm-up": self._nothing,
+            "traffic alone": self._nothing,
+            "swaps": self._swap,
+            f"uploads of {ROWS} rows": self._upload,
+            "uploads of 60 MB that are refused": self._refused,
+        }
+        for name, work in cases.items():
+            self.found[name] = await self._case(work)
+            print(f"  {name}", file=sys.stderr, flush=True)
+        del self.found["warm-up"]
+
+    async def _case(self, work: Callable[[], Awaitable[None]]) -> dict[str, Any]:
+        await self._read()
+        end, done = time.monotonic() + self.options.seconds, 0
+        users = [asyncio.create_task(self._user(end)) for _ in range(self.options.concurrency)]
+        while time.monotonic() < end:
+            await work()
+            done += 1
+        await asyncio.gather(*users)
+        return {**await self._read(), "done": done}
+
+    async def _user(self, end: float) -> None:
+        while time.monotonic() < end:
+            body = self.caller.body(PROMPT, self.caller.ids(20), 8)
+            await first_token(self.caller.client, body)
+
+    async def _nothing(self) -> None:
+        await asyncio.sleep(0.2)
+
+    async def _swap(self) -> None:
+        self._number += 1
+        await self.caller.alias(PROMPT, f"v{1 + self._number % 2}")
+        await asyncio.sleep(0.1)
+
+    async def _upload(self) -> None:
+        self._number += 1
+        await self.caller.upload(PROMPT, f"big{self._number}", self.caller.rows(ROWS))
+        await asyncio.sleep(0.1)
+
+    async def _refused(self) -> None:
+        data = safetensors.torch.save({"prompt_embeddings": torch.zeros(WIDE_ROWS, 4096)})
+        answer = await self.caller.client.post(
+            f"{ADMIN}/prompts/{PROMPT}/versions",
+            headers=self._headers,
+            files={"tensor": ("rows.safetensors", data)},
+        )
+        if not answer.is_client_error:
+            raise RuntimeError(answer.text)
+        await asyncio.sleep(0.1)
+
+    async def _read(self) -> dict[str, Any]:
+        self.file.unlink(missing_ok=True)
+        os.kill(self.caller.served.pid, signal.SIGUSR1)
+        while not self.file.exists():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.05)
+        found: dict[str, Any] = json.loads(self.file.read_text())
+        return found
+
+
+def table(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:
+    """Markdown: steps by case, and what the long ones were."""
+    lines = [
+        (
+            f"{options.concurrency} callers, {options.seconds:.0f} s a case; milliseconds of the "
+            "thread's processor time.\n"
+        ),
+        "| case | done | steps | 99.9th percentile | longest | over 1 ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, case in found.items():
+        steps, count = case["steps"], case["count"]
+        rare = steps[-max(1, count // 1000)] if steps else 0.0
+        over = sum(1 for seconds in steps if seconds > LONG_SECONDS)
+        lines.append(
+            f"| {name} | {case['done']} | {count} | {1000 * rare:.2f} "
+            f"| {1000 * max(steps, default=0.0):.2f} | {over} |"
+        )
+    lines.append("\nSteps over 1 ms, and how many:\n")
+    for name, case in found.items():
+        said = "; ".join(f"`{what}` {times}" for what, times in case["long"]) or "none"
+        lines.append(f"- {name}: {said}")
+    return "\n".join(lines)
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each case")
+    return parser.parse_args(given)
+
+
+async def measured(options: argparse.Namespace, served: Served, file: Path) -> Bench:
+    """All cases on one server."""
+    async with calling(served) as caller:
+        bench = Bench(options, caller, file)
+        await bench.run()
+        return bench
+
+
+def main(given: list[str] | None = None) -> None:
+    """Run and print Markdown."""
+    if TIMED in sys.argv[1:2]:
+        serve_with_a_stopwatch(Path(sys.argv[2]), sys.argv[3:])
+        return
+    options = arguments(given)
+    config = json.loads((options.model / "config.json").read_text())
+    port = free_port()
+    flags = [
+        *("--served-model-name", BASE, "--dtype", "float32", "--max-model-len", "2048"),
+        *("--enforce-eager", "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "steps.json"
+        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ} | {
+            "SOFTPROMPT_HOME": str(Path(scratch) / "home"),
+            "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
+            "SOFTPROMPT_PROMOTION_GATES": "off",
+            "SOFTPROMPT_CHANGES_PER_MINUTE": "none",
+        }
+        program = [sys.executable, str(Path(__file__).absolute()), TIMED, str(file)]
+        command = [*program, str(options.model.absolute()), *flags]
+        with Server(command, environment, Path(scratch) / "log") as server:
+            url = f"http://127.0.0.1:{port}"
+            wait_ready(server, url)
+            served = Served(url, server.pid, config["hidden_size"], config["vocab_size"])
+            bench = asyncio.run(measured(options, served, file))
+    print(f"{table(bench.found, options)}\n\n{machine()}")
+
+
+if __name__ == "__main__":
+    main()
