@@ -26,7 +26,7 @@ INSTALLED := .venv-wheel/bin
 INSTALLED_ENV := PYTHONSAFEPATH=1 DEMO_MODEL="$(DEMO_MODEL)"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format docs compat mutate soak train lock clean bbh fuzz faults release audit
+.PHONY: help bench serve test check lint format docs compat mutate soak train lock clean bbh fuzz faults release audit
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -88,6 +88,17 @@ compat: ## Compare what is used of vLLM with its other releases (RELEASES="0.33.
 mutate: ## Break the overlay on purpose, 50 ways, and see that a test fails for each
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python scripts/mutate.py
+
+bench: ## Measure everything side by side and print the tables (an hour on 2 cores)
+	@$(PYTHON) scripts/bootstrap.py --with demo
+	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --beside-plain-vllm --beside-hard 472 --beside-lora --beside-transformers
+	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --wide --visible 1000 --concurrency 4
+	@$(BIN)/python benchmarks/mixed.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/swap.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/prefix.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/scale.py
 
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo

@@ -4,8 +4,10 @@ One server, warm, asked over HTTP as clients ask it; the three variants take tur
 so that a drifting machine hits all alike, and the figures to trust are the ratios. Prompts have
 equal length: the version's n rows and the visible tokens, native's embeddings of both, or as many
 plain tokens. Bodies are encoded before the clock starts. Prefix caching is off, so that every
-prefill is computed. With --beside-plain-vllm a second server, vLLM without our flags, takes its turn
-with plain tokens: what the flags themselves cost.
+prefill is computed. More take their turns where they are asked for: --beside-plain-vllm, vLLM without
+our flags, with plain tokens (what the flags themselves cost); --beside-hard N, a text of N tokens
+instead of the virtual ones (what a soft prompt saves where it replaces one); --beside-lora, vLLM with a
+LoRA adapter on the visible tokens alone; --beside-transformers, PEFT with Transformers' generate.
 
     python benchmarks/overlay.py --model DIR           # the demo model (softprompt_serve.demo.prepare)
     python benchmarks/overlay.py --model DIR --wide    # hidden 4096, 2 layers, random weights
@@ -31,13 +33,18 @@ from typing import Any
 import httpx
 import safetensors.torch
 import torch
+from rivals import Transformers, make_lora
 from side_by_side import Figures, first_token, free_port, machine, spread, wait_ready
 
 from softprompt_serve.demo.child import Server
 
 PLAIN, OVERLAY, NATIVE = "plain tokens", "overlay", "native prompt_embeds"
 PURE = "plain tokens, plain vLLM"
-BASE, TOKEN = "base", "a-token-for-benchmarks"
+HARD = "hard prompt"
+LORA = "LoRA, plain vLLM"
+PEFT = "Transformers + PEFT"
+ORDER = (PLAIN, OVERLAY, NATIVE, PURE, HARD, LORA, PEFT)
+BASE, TOKEN, ADAPTER = "base", "a-token-for-benchmarks", "adapter"
 WIDE = {
     "hidden_size": 4096,
     "intermediate_size": 4096,
@@ -58,7 +65,13 @@ class Bench:
         self.hidden_size: int = config["hidden_size"]
         self.vocabulary: int = config["vocab_size"]
         self.rng = random.Random(options.seed)
-        self.variants = [PLAIN, OVERLAY, NATIVE, *([PURE] if PURE in urls else [])]
+        asked = {
+            HARD: options.beside_hard > 0,
+            PEFT: options.beside_transformers,
+            **{name: name in urls for name in (PURE, LORA)},
+        }
+        self.variants = [name for name in ORDER if asked.get(name, True)]
+        self.transformers = Transformers(options.model, options.rows) if asked[PEFT] else None
         # A server closes what idles for five seconds, which is less than the others' turns take.
         fresh = httpx.Limits(max_keepalive_connections=0)
         self.clients = {
@@ -88,6 +101,10 @@ class Bench:
         }
         if variant == OVERLAY:
             request |= {"model": "bench@v1", "prompt": self._ids(visible)}
+        elif variant == HARD:
+            request |= {"prompt": self._ids(self.options.beside_hard + visible)}
+        elif variant == LORA:
+            request |= {"model": ADAPTER, "prompt": self._ids(visible)}
         elif variant == NATIVE:
             file = io.BytesIO()
             shape = (rows + visible, self.hidden_size)
@@ -111,21 +128,37 @@ class Bench:
         for number in range(options.rounds + 1):  # the first warms up
             turn = number % len(variants)
             for variant in variants[turn:] + variants[:turn]:
-                singles = [self.body(variant, 1) for _ in range(options.singles)]
-                crowd = [self.body(variant, options.output) for _ in range(options.concurrency)]
-                firsts = [await self.ask(variant, body) for body in singles]
-                begun = time.perf_counter()
-                await asyncio.gather(*(self.ask(variant, body) for body in crowd))
-                seconds = time.perf_counter() - begun
+                firsts, seconds = await (
+                    asyncio.to_thread(self._in_process) if variant == PEFT else self._turn(variant)
+                )
                 if number:
                     ttft.add(variant, statistics.median(firsts))
                     throughput.add(variant, options.concurrency * options.output / seconds)
             print(f"  round {number} of {options.rounds}", file=sys.stderr, flush=True)
         return {"ttft": ttft, "throughput": throughput}
 
+    async def _turn(self, variant: str) -> tuple[list[float], float]:
+        """Seconds to first tokens, one at a time; and of many requests at once."""
+        options = self.options
+        singles = [self.body(variant, 1) for _ in range(options.singles)]
+        crowd = [self.body(variant, options.output) for _ in range(options.concurrency)]
+        firsts = [await self.ask(variant, body) for body in singles]
+        begun = time.perf_counter()
+        await asyncio.gather(*(self.ask(variant, body) for body in crowd))
+        return firsts, time.perf_counter() - begun
 
-def command(options: argparse.Namespace, folder: Path, port: int, *, pure: bool) -> list[str]:
-    """What starts a server; ``pure`` is vLLM without our flags."""
+    def _in_process(self) -> tuple[list[float], float]:
+        """The same without a server."""
+        options, found = self.options, self.transformers
+        if found is None:
+            return [], 0.0
+        firsts = [found.seconds([self._ids(options.visible)], 1) for _ in range(options.singles)]
+        crowd = [self._ids(options.visible) for _ in range(options.concurrency)]
+        return firsts, found.seconds(crowd, options.output)
+
+
+def command(options: argparse.Namespace, folder: Path, port: int, variant: str) -> list[str]:
+    """What starts a server; ours, but for ``PURE`` and ``LORA``, which are vLLM without our flags."""
     flags = [
         *("--served-model-name", BASE, "--dtype", options.dtype, "--max-model-len", "2048"),
         *("--max-num-seqs", str(options.concurrency), "--no-enable-prefix-caching"),
@@ -133,7 +166,9 @@ def command(options: argparse.Namespace, folder: Path, port: int, *, pure: bool)
     ]
     if options.wide:
         flags += ["--load-format", "dummy", "--tokenizer", str(options.model)]
-    if pure:
+    if variant == LORA:
+        flags += ["--enable-lora", "--lora-modules", f"{ADAPTER}={options.adapter}"]
+    if variant in {PURE, LORA}:
         start = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     else:
         start = ["-m", "softprompt_serve.cli", "serve", str(folder)]
@@ -156,13 +191,13 @@ def table(title: str, found: dict[str, Figures], options: argparse.Namespace) ->
     lines += [
         f"| {variant} | {ttft.median(variant) * 1000:.1f} | {throughput.median(variant):.1f} "
         f"| {spread(ttft.ratios(variant, PLAIN))} | {spread(throughput.ratios(variant, PLAIN))} |"
-        for variant in (PLAIN, OVERLAY, NATIVE, PURE)
+        for variant in ORDER
         if variant in ttft.rounds
     ]
     lines += [
         f"\nOverlay ÷ {other}: tokens/s {spread(throughput.ratios(OVERLAY, other))}, "
         f"TTFT {spread(ttft.ratios(OVERLAY, other))}."
-        for other in (NATIVE, PURE)
+        for other in (NATIVE, PURE, HARD, LORA, PEFT)
         if other in ttft.rounds
     ]
     return "\n".join(lines)
@@ -175,6 +210,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wide", action="store_true", help="hidden 4096, 2 layers, random weights")
     parser.add_argument(
         "--beside-plain-vllm", action="store_true", help="a second server, without our flags"
+    )
+    parser.add_argument(
+        "--beside-hard", type=int, default=0, metavar="N", help="a text of N tokens instead"
+    )
+    parser.add_argument(
+        "--beside-lora", action="store_true", help="a third server, with a LoRA adapter"
+    )
+    parser.add_argument(
+        "--beside-transformers", action="store_true", help="PEFT in this process, not with --wide"
     )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, default=20, help="virtual tokens")
@@ -204,12 +248,15 @@ def measured(options: argparse.Namespace, scratch: Path) -> dict[str, Figures]:
     }
     urls: dict[str, str] = {}
     with ExitStack() as servers:
-        for name in [OVERLAY, *([PURE] if options.beside_plain_vllm else [])]:
+        asked = {OVERLAY: True, PURE: options.beside_plain_vllm, LORA: options.beside_lora}
+        if options.beside_lora:
+            options.adapter = make_lora(folder, scratch / "lora")
+        for name in [name for name, wanted in asked.items() if wanted]:
             port = free_port()
-            start = command(options, folder, port, pure=name == PURE)
+            start = command(options, folder, port, name)
             log = scratch / f"{port}.log"
             server = servers.enter_context(
-                Server(start, environment if name == PURE else ours, log)
+                Server(start, ours if name == OVERLAY else environment, log)
             )
             urls[name] = f"http://127.0.0.1:{port}"
             wait_ready(server, urls[name])

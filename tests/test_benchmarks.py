@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-SHARED = {"serving", "side_by_side"}
+SHARED = {"rivals", "serving", "side_by_side"}
 FILES = sorted(
     path
     for path in (Path(__file__).parent.parent / "benchmarks").glob("*.py")
