@@ -117,11 +117,11 @@ lock: ## Write requirements/ from pyproject.toml (UPGRADE=1: newest of everythin
 
 release: ## Make dist/: wheel, sdist, bills of materials (CycloneDX), licences, checksums
 	@$(PYTHON) scripts/bootstrap.py
-	@$(BIN)/python scripts/release.py
+	@$(BIN)/python scripts/make_release.py
 
 audit: ## Ask whether a pinned package has a known vulnerability (needs the network)
 	@$(PYTHON) scripts/bootstrap.py
-	@$(BIN)/python scripts/release.py --audit
+	@$(BIN)/python scripts/make_release.py --audit
 
 clean: ## Remove the environments and caches
 	rm -rf .venv .venv-wheel .venv-release .venv.lock .compat .mypy_cache .ruff_cache .pytest_cache .hypothesis
