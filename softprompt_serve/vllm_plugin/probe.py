@@ -76,7 +76,7 @@ def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
         ),
         (
             config.lora_config is not None,
-            "--enable-lora breaks the start-up probe; remove it, or merge the adapter.",
+            "--enable-lora is not supported (docs/methods.md says why); merge the adapter instead.",
         ),
         (
             _is_on(environ, "VLLM_USE_RUST_FRONTEND"),
