@@ -139,7 +139,7 @@ def log_in(page: Page, url: str) -> None:
     """As a person does."""
     page.goto(f"{url}/softprompts/login")
     page.get_by_label("Your name").fill("ada")
-    page.get_by_label("Admin token").fill(ADMIN_TOKEN)
+    page.get_by_label("Token").fill(ADMIN_TOKEN)
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url(f"{url}/softprompts/")
 

@@ -142,7 +142,7 @@ async def make(sent: Checked, name: Name, verb: Verb) -> Response:
         raise BadRequest(msg, code="invalid_body")
     version, why = form.get("version") or None, _line(form.get("reason", ""))
     move = tied(_move(service.rollouts.moves, verb, version, why), form.get("tie", ""))
-    if_match, actor = int(generation), session.actor
+    if_match, actor = int(generation), visit.actor
     try:
         if verb in _LOADING:
             force = _force(form, why)

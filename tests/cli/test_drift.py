@@ -364,7 +364,7 @@ def test_a_server_that_goes_in_the_middle_of_a_rerun_is_waited_for(site: Site) -
         with site.up("a"):
             answers = site.folder / "support-tickets-watch.jsonl"
             while not answers.is_file() or answers.read_text().count('"answer"') < 10:
-                assert watching.process.poll() is None
+                assert watching.process.poll() is None, list(watching.lines)
         assert len(site.fake.asked) < 2 * ITEMS
         watching.until(lambda line: "Looking again" in line)
         site.fake.delay = 0.0
@@ -379,7 +379,7 @@ def test_what_was_answered_before_it_was_ended_is_kept(site: Site) -> None:
     answers = site.folder / "support-tickets-watch.jsonl"
     with site.up("a"), Watching(*named(site), "--every", "1h", "--concurrency", "2") as watching:
         while not answers.is_file() or answers.read_text().count('"answer"') < 10:
-            assert watching.process.poll() is None
+            assert watching.process.poll() is None, list(watching.lines)
         assert watching.end(signal.SIGTERM) == 0
         assert [line for line in watching.lines if "Traceback" in line] == []
         assert 10 <= answers.read_text().count('"answer"') < 2 * ITEMS

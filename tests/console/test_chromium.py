@@ -42,7 +42,7 @@ class Tab:
     def log_in(self, name: str = "ada", token: str = ADMIN_TOKEN) -> None:
         self.page.goto(f"{self.url}/login")
         self.page.get_by_label("Your name").fill(name)
-        self.page.get_by_label("Admin token").fill(token)
+        self.page.get_by_label("Token").fill(token)
         self.page.get_by_role("button", name="Log in").click()
 
     def open(self, path: str) -> None:
@@ -124,7 +124,7 @@ def test_a_wrong_token_is_told_and_the_right_one_still_works(
     with contextlib.closing(browser.new_context()) as context:
         eve = Tab(scene.url, context)
         eve.log_in(token="a-wrong-token")
-        eve.sees("That is not the admin token of this server.")
+        eve.sees("That is no token of this server that may read.")
         eve.log_in()
         eve.sees("progressing")
         # Chromium tells of each 401, and has nothing else to tell.

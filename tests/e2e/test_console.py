@@ -24,7 +24,7 @@ def page(server: Server) -> Iterator[Page]:
         page = context.new_page()
         page.goto(f"{server.url}/softprompts/")
         page.get_by_label("Your name").fill("ada")
-        page.get_by_label("Admin token").fill(server.token())
+        page.get_by_label("Token").fill(server.token())
         page.get_by_role("button", name="Log in").click()
         page.wait_for_url(f"{server.url}/softprompts/")
         yield page
