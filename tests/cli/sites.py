@@ -36,8 +36,10 @@ ITEMS = 40
 RIGHT = {"v1": 14, "v2": 34}
 _SECONDS = 60.0
 _SOON = """
+import signal
 from softprompt_serve.cli import main
 from softprompt_serve.evaluation import asking
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's tests ignore it
 asking._backoff = lambda attempt: 0.01
 main()
 """
