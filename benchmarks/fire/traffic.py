@@ -39,6 +39,9 @@ RETRIED: Final = frozenset(
 )
 """Codes of 503 that a caller may see while versions come and go."""
 
+LOST: Final = "is not resident on the workers"
+"""In messages of ``softprompt_lost``."""
+
 _REFUSALS: Final = frozenset({404, 503})
 _KEPT: Final = 20
 """Mismatches that are told whole."""
@@ -281,6 +284,8 @@ async def _streamed(
 def _status_of(error: dict[str, Any]) -> int:
     """The status of an error in a stream, whose own was sent long before."""
     code = error.get("code")
+    if LOST in str(error.get("message")):
+        return 503  # vLLM calls every error within a stream a 500
     if isinstance(code, int):
         return code
     return 503 if error.get("type") == "server_error" and code in RETRIED else 500
