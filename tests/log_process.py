@@ -103,12 +103,12 @@ def engine(config: LoggingConfig) -> None:
     vllms.info("vLLM's in the engine")
 
 
-def command(parsed: Namespace) -> None:
-    logs.attend(load_settings(), parsed)
+def command(args: Namespace) -> None:
+    logs.attend(load_settings(), args)
     write()
-    asyncio.run(serve(parsed))
+    asyncio.run(serve(args))
     context = multiprocessing.get_context("spawn")
-    child = context.Process(target=engine, args=(parsed.logging_config,), name="EngineCore")
+    child = context.Process(target=engine, args=(args.logging_config,), name="EngineCore")
     child.start()
     child.join()
 

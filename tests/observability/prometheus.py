@@ -74,7 +74,7 @@ class Prometheus:
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
             )
-        self.until(lambda: bool(self.query("up == 1")), START_SECONDS)
+        self.until(self._up, START_SECONDS)
 
     def stop(self) -> None:
         self.http.close()
@@ -98,6 +98,11 @@ class Prometheus:
         """Wait until as many scrapes more are stored."""
         seen = {self._last_scrape()}
         self.until(lambda: bool(seen.add(self._last_scrape())) or len(seen) > times)
+
+    def _up(self) -> bool:
+        """Whether it has scraped; until it has read its own files it answers 503 in plain text."""
+        answer = self.http.get("/query", params={"query": "up == 1"})
+        return answer.is_success and bool(answer.json()["data"]["result"])
 
     def _last_scrape(self) -> float:
         found = self.query("timestamp(up)")

@@ -114,7 +114,8 @@ def test_a_wrong_bearer_is_answered_401() -> None:
 
 @pytest.mark.parametrize("path", ["/softprompts/v1/healthz", "/softprompts/v1/readyz"])
 def test_probes_need_no_token(path: str) -> None:
-    assert Call(path).status == 204
+    assert Call(path, method="GET").status == 204
+    assert Call(path).status == 401
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/health", "/", "/metrics"])
