@@ -78,6 +78,7 @@ class Traffic:
             Loaded("e", "host", 0.02),
             Loaded("f", "blob", 0.2, error="bank_full"),
             *(changed(name) for name in ("import", "alias", "weights", "promote", "rollback")),
+            *(changed(name) for name in ("evaluation", "policy", "token_create")),
             *(changed(name, actor=ACTOR) for name in ("advance", "pause", "resume", "promote")),
             changed("load", error="bank_full"),
             *(shadowed(stage) for stage in ("offered", "compared", "scored", "shed")),
