@@ -127,11 +127,12 @@ def find(method: str, path: str) -> tuple[Endpoint, str | None]:
         NotFound: ``route_not_found``: there is none, or nobody has said what it takes.
         MethodNotAllowed: ``method_not_allowed``: another method would be answered.
     """
-    found = [one for one in ENDPOINTS if _pattern(one.path).fullmatch(path)]
-    for endpoint in found:
-        if endpoint.method == method and (match := _pattern(endpoint.path).fullmatch(path)):
-            return endpoint, match.groupdict().get("name")
-    allowed = {one.method for one in found} | ({READ} if path in OPEN else set())
+    allowed = {READ} if path in OPEN else set()
+    for endpoint in ENDPOINTS:
+        if match := _pattern(endpoint.path).fullmatch(path):
+            if endpoint.method == method:
+                return endpoint, match.groupdict().get("name")
+            allowed.add(endpoint.method)
     if allowed:
         msg = f"{method} is not answered on {path}; expected {', '.join(sorted(allowed))}."
         raise MethodNotAllowed(msg, allow=sorted(allowed))
