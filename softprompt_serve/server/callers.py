@@ -130,14 +130,13 @@ class Callers:
         Raises:
             NotFound: ``model_not_found``.
         """
-        if (caller := self.of(scope)) is None:
+        if self.of(scope) is None:
             return
         if not model or model in self.base_names:
-            allowed = caller.may("caller") and caller.covers_base
+            allowed = self.sees_base(scope)
         else:
             name = split_model(model)[0]
-            allowed = caller.may("caller") and caller.covers(name)
-            allowed = allowed and name in self.snapshot().prompts
+            allowed = self.sees(scope, name) and name in self.snapshot().prompts
         if not allowed:
             msg = f"The model `{model or ''}` does not exist."
             raise NotFound(msg, code="model_not_found", param="model")
@@ -156,12 +155,12 @@ class Callers:
             raise BadRequest(msg, code=code, param="previous_response_id")
 
     def sees(self, scope: RequestScope, prompt: str) -> bool:
-        """Whether a list of models has a prompt for the caller."""
+        """Whether a prompt is one of the caller's, whether it exists or not."""
         caller = self.of(scope)
         return caller is None or (caller.may("caller") and caller.covers(prompt))
 
     def sees_base(self, scope: RequestScope) -> bool:
-        """Whether it has the plain base model."""
+        """Whether the plain base model is."""
         caller = self.of(scope)
         return caller is None or (caller.may("caller") and caller.covers_base)
 
