@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from shlex import quote
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from softprompt_serve.release.drift import PARTS, Prints
 from softprompt_serve.release.policy import BASE, BASELINE
 from softprompt_serve.release.verdict import short
 
@@ -22,11 +23,6 @@ _AHEAD: Final = 3_600.0
 """Seconds by which another machine's clock may be ahead."""
 
 _LISTED: Final = 2
-_TWINS: Final = (
-    ("fingerprint", "weights"),
-    ("tokenizer_fingerprint", "tokenizer"),
-    ("chat_template_sha256", "chat template"),
-)
 
 Scores = dict[str, "Score"]
 """By item."""
@@ -227,8 +223,8 @@ def _differs(made_on: Base, served: Base) -> str | None:
         return "can't be compared: the fingerprint of the served base model is unknown"
     if made_on.fingerprint is None:
         return "was made on a base model of unknown fingerprint"
-    for name, words in _TWINS:
-        ours, theirs = getattr(served, name), getattr(made_on, name)
+    both = Prints.of(served).parts(), Prints.of(made_on).parts()
+    for words, ours, theirs in zip(PARTS, *both, strict=True):
         if ours != theirs:
             made, now = (short(value) if value else "unknown" for value in (theirs, ours))
             return f"was made on another base model ({words} {made}, served {now})"

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 How = Literal["imported", "evaluated", "forced"]
 
-_PARTS: Final = ("weights", "tokenizer", "chat template")
+PARTS: Final = ("weights", "tokenizer", "chat template")
+"""What is fingerprinted of a base model, in the order of :meth:`Prints.parts`."""
+
 _RECORDED: Final = ("base_model_fingerprint", "tokenizer_fingerprint", "chat_template_sha256")
 
 
@@ -88,7 +90,7 @@ def drift(
     trained = Prints.recorded(record)
     came = next((one.on for one in accepted if one.how == "imported"), Prints())
     found = []
-    parts = zip(_PARTS, trained.parts(), came.parts(), now.parts(), strict=True)
+    parts = zip(PARTS, trained.parts(), came.parts(), now.parts(), strict=True)
     for part, recorded, imported, ours in parts:
         theirs = recorded or imported
         if theirs is not None and ours is not None and theirs != ours:

@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from softprompt_serve.release.case import Index
+from softprompt_serve.release.drift import Prints
 from softprompt_serve.release.pairs import pair
 from softprompt_serve.release.shift import shift_of
 
@@ -56,10 +57,9 @@ def same_base(one: Base, other: Base) -> bool:
 
     Fingerprints decide; where the weights have none, also name and revision.
     """
-    twins = ["fingerprint", "tokenizer_fingerprint", "chat_template_sha256"]
-    if one.fingerprint is None:
-        twins += ["name", "revision"]
-    return all(getattr(one, name) == getattr(other, name) for name in twins)
+    if Prints.of(one) != Prints.of(other):
+        return False
+    return one.fingerprint is not None or (one.name, one.revision) == (other.name, other.revision)
 
 
 def reference_of(runs: Sequence[Run], question: Question, served: Base) -> Run | None:
