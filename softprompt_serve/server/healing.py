@@ -46,7 +46,7 @@ class Healing:
         await service.restore_production()
         if healed := sorted(failed - set(service.keeping.unloadable)):
             logger.info("Resident again: %s.", ", ".join(healed))
-            service.events.emit(Applied(service.snapshot))
+            service.events.emit(Applied(service.traffic))
 
     async def _live(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from softprompt_serve.errors import Unavailable
 from softprompt_serve.registry.evidence import Evidence
 from softprompt_serve.release.evidence import Base
 from softprompt_serve.release.records import BaseModelIdentity
+from softprompt_serve.server.healing import Healing
 from softprompt_serve.telemetry.events import Applied, Operation
 
 Serve = Callable[..., AbstractAsyncContextManager[Api]]
@@ -306,3 +307,16 @@ async def test_the_stand_in_is_loaded_and_ready(started: Serve, tmp_path: Path) 
         ready = await api.client.get(f"{V1}/readyz")
         assert ready.status_code == 200
         assert {v.version for v in api.service.traffic.prompts["support"].serving()} == {"v1"}
+
+
+async def test_a_version_that_is_healed_is_told_of_as_requests_meet_it(started: Serve) -> None:
+    async with started() as api:
+        digests = await promoted(api)
+    async with started(NEW) as api:
+        applied: list[Applied] = []
+        api.service.events.listen(Applied, applied.append)
+        api.workers.lose(digests["v2"])
+        api.service.keeping.unloadable["support@v2"] = "The engine was down."
+        await Healing(api.service).tick()
+        assert [event.snapshot is api.service.traffic for event in applied] == [True]
+        assert applied[0].snapshot.prompts["support"].shield is not None
