@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.errors import NotFound, Unavailable
 from softprompt_serve.registry.acceptances import Acceptances
@@ -26,8 +25,8 @@ from softprompt_serve.telemetry.operations import operation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from softprompt_serve.registry.guard import Pass
     from softprompt_serve.registry.snapshot import Prompt, Snapshot, Version
+    from softprompt_serve.release.drift import How
     from softprompt_serve.server.promotion import Force
     from softprompt_serve.server.service import Service
 
@@ -121,12 +120,10 @@ class Verifying:
 
     def _earned(self, prompt: Prompt, version: Version) -> bool:
         """Whether evidence on the served base model satisfies the policy; that is kept for good."""
-        service = self._service
-        if not judged(service, prompt, version).verdict.passed:
+        if not judged(self._service, prompt, version).verdict.passed:
             return False
-        accepted = Acceptance(Prints.of(service.served.identity), "evaluated")
         with contextlib.suppress(NotFound):  # it has just been removed
-            Acceptances(service.catalogue.database).add(prompt.name, version.version, accepted)
+            _accept(self._service, version, "evaluated")
         logger.info("%s passes its policy on the served base model.", version.label)
         return True
 
@@ -151,20 +148,22 @@ async def verify(
     with operation(service.events.emit, "verify", prompt, version.version, actor) as told:
         if service.verifying.why(version) is not None:
             granted = await asyncio.to_thread(grant, service, prompt, version.version, force)
-            await asyncio.to_thread(partial(_accept, service, version, granted, actor))
+            how: How = "evaluated" if granted.reason is None else "forced"
+            await asyncio.to_thread(_accept, service, version, how, actor, granted.told())
             await service.feed.refresh()
         if force is not None:
             told["forced"] = force.reason
     return service.find_version(prompt, version.version)
 
 
-def _accept(service: Service, version: Version, granted: Pass, actor: str | None) -> None:
-    how = "evaluated" if granted.reason is None else "forced"
-    on = Prints.of(service.served.identity)
+def _accept(
+    service: Service,
+    version: Version,
+    how: How,
+    actor: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    accepted = Acceptance(Prints.of(service.served.identity), how)
     Acceptances(service.catalogue.database).add(
-        version.prompt,
-        version.version,
-        Acceptance(on, how),  # type: ignore[arg-type]
-        actor=actor,
-        detail=granted.told(),
+        version.prompt, version.version, accepted, actor=actor, detail=detail
     )
