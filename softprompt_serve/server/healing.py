@@ -43,7 +43,7 @@ class Healing:
         failed = set(service.keeping.unloadable)
         if not failed.intersection(v.label for v in service.snapshot.in_production()):
             return
-        await service.restore_production()
+        await service.keeping.prepare(service.snapshot, service.traffic)
         if healed := sorted(failed - set(service.keeping.unloadable)):
             logger.info("Resident again: %s.", ", ".join(healed))
             service.events.emit(Applied(service.traffic))

@@ -17,7 +17,7 @@ from softprompt_serve.errors import Conflict, NotFound
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
 from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
-from softprompt_serve.server.keeping import Keeping
+from softprompt_serve.server.keeping import Keeping, needed
 from softprompt_serve.server.promotion import admitted
 from softprompt_serve.server.verifying import Verifying, verify
 from softprompt_serve.shadow.ledger import Ledger
@@ -120,7 +120,7 @@ class Service:
 
     async def restore_production(self) -> None:
         """Load what `production` names and the workers have lost, as far as the bank has room."""
-        await self.keeping.prepare(self.snapshot, self.traffic)
+        await self.keeping.restore(needed(self.snapshot, self.traffic))
 
     def find_prompt(self, name: str) -> Prompt:
         """The prompt of that name.

@@ -108,7 +108,7 @@ class SoftpromptEndpoint:
         if (warming := _warming(service, engine, placeholder)) is not None:
             service.keeping.warm = warming
             service.companions.append(warming)
-            await service.restore_production()
+            await service.keeping.prepare(service.snapshot, service.traffic)
         self._wire(service, engine, state, placeholder)
         self.state.service = service
         if service.served.soft_refused:
