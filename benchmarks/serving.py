@@ -38,8 +38,15 @@ class Served:
 
 
 @contextmanager
-def serving(model: Path, *flags: str, **settings: Any) -> Iterator[Served]:
-    """Serve ``model`` until the end; ``settings`` are ours, such as ``bank_rows=4096``."""
+def serving(model: Path, *flags: str, log: Path | None = None, **settings: Any) -> Iterator[Served]:
+    """Serve ``model`` until the end; ``settings`` are ours, such as ``bank_rows=4096``.
+
+    Args:
+        model: its folder.
+        flags: of ``vllm serve``.
+        log: keeps the server's log, whose end is shown if something goes wrong.
+        settings: ours, in lower case.
+    """
     config = json.loads((model / "config.json").read_text())
     port = free_port()
     command = [
@@ -58,10 +65,14 @@ def serving(model: Path, *flags: str, **settings: Any) -> Iterator[Served]:
             "SOFTPROMPT_CHANGES_PER_MINUTE": "none",
             **given,
         }
-        with Server(command, environment, Path(scratch) / "server.log") as server:
+        with Server(command, environment, log or Path(scratch) / "server.log") as server:
             url = f"http://127.0.0.1:{port}"
             wait_ready(server, url)
-            yield Served(url, server.pid, config["hidden_size"], config["vocab_size"])
+            try:
+                yield Served(url, server.pid, config["hidden_size"], config["vocab_size"])
+            except BaseException:
+                print("\n".join(server.tail()), file=sys.stderr)
+                raise
 
 
 class Caller:

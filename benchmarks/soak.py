@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import re
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import httpx
 from fire import tiny
@@ -31,53 +29,24 @@ from fire.memory import Watch, slope
 from fire.oracle import Oracle, Tokens
 from fire.traffic import Traffic, together
 from fire.world import World
-from side_by_side import free_port, machine, wait_ready
+from serving import ADMIN, BASE, TOKEN, Served, serving
+from side_by_side import machine
 
-from softprompt_serve.demo.child import Server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-BASE, TOKEN = "base", "a-token-for-benchmarks"
-ADMIN = "/softprompts/v1"
 SAMPLE_SECONDS = 5.0
 SAY_SECONDS = 30.0
-
-
-def command(options: argparse.Namespace, folder: Path, port: int) -> list[str]:
-    """What starts the server: chunks shorter than prompts, cache for a few requests."""
-    flags = [
-        *("--served-model-name", BASE, "--dtype", "float32", "--max-model-len", "1024"),
-        *("--max-num-seqs", "16", "--max-num-batched-tokens", "256", "--enforce-eager"),
-        *("--kv-cache-memory-bytes", str(options.cache_bytes), "--disable-uvicorn-access-log"),
-        *("--host", "127.0.0.1", "--port", str(port)),
-    ]
-    return [sys.executable, "-m", "softprompt_serve.cli", "serve", str(folder), *flags]
-
-
-def environment(options: argparse.Namespace, home: Path) -> dict[str, str]:
-    """Gates off, so that versions are swapped at random; a bank for a part of them."""
-    return {
-        **os.environ,
-        "SOFTPROMPT_HOME": str(home),
-        "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
-        "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS": "true",
-        "SOFTPROMPT_PROMOTION_GATES": "off",
-        "SOFTPROMPT_CHANGES_PER_MINUTE": "none",
-        "SOFTPROMPT_BANK_ROWS": str(options.bank_rows),
-        "SOFTPROMPT_DRAIN_SECONDS": "5",
-    }
 
 
 class Run:
     """One soak: the callers, who changes things, and who watches."""
 
-    def __init__(self, options: argparse.Namespace, url: str, folder: Path, session: int) -> None:
+    def __init__(self, options: argparse.Namespace, served: Served, folder: Path) -> None:
         self.options = options
         limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
-        self.client = httpx.AsyncClient(base_url=url, timeout=300, trust_env=False, limits=limits)
+        self.client = httpx.AsyncClient(
+            base_url=served.url, timeout=300, trust_env=False, limits=limits
+        )
         self.admin = httpx.AsyncClient(
-            base_url=f"{url}{ADMIN}",
+            base_url=f"{served.url}{ADMIN}",
             headers={"authorization": f"Bearer {TOKEN}"},
             timeout=300,
             trust_env=False,
@@ -96,7 +65,7 @@ class Run:
             base=BASE,
             seeded=options.seeded,
         )
-        self.watch = Watch(session)
+        self.watch = Watch(served.pid)
         self.begun = time.monotonic()
 
     @property
@@ -237,9 +206,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-async def soak(options: argparse.Namespace, url: str, folder: Path, session: int) -> int:
+async def soak(options: argparse.Namespace, served: Served, folder: Path) -> int:
     """Run, print the report, and say how it went."""
-    run = Run(options, url, folder, session)
+    run = Run(options, served, folder)
     try:
         await run.go()
         held = await run.leftovers()
@@ -252,32 +221,29 @@ async def soak(options: argparse.Namespace, url: str, folder: Path, session: int
     return int(bool(tally.mismatch or tally.failed or any(held.values())))
 
 
-def watched(server: Server, url: str, then: Callable[[], int]) -> int:
-    """Wait until the server is ready, and say what it said if it fails."""
-    wait_ready(server, url)
-    try:
-        return then()
-    except BaseException:
-        print("\n".join(server.tail()), file=sys.stderr)
-        raise
-
-
 def main(given: list[str] | None = None) -> int:
-    """Serve, soak, report; 1 if anything was wrong."""
+    """Serve, soak, report; 1 if anything was wrong.
+
+    Chunks are shorter than prompts and the cache is for a few requests, so that the first are cut
+    and the others preempted; the bank is for a part of the versions.
+    """
     options = arguments(given)
+    flags = [
+        *("--max-model-len", "1024", "--max-num-seqs", "16", "--max-num-batched-tokens", "256"),
+        *("--enforce-eager", "--disable-uvicorn-access-log"),
+        *("--kv-cache-memory-bytes", str(options.cache_bytes)),
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         folder: Path = options.model or tiny.make(Path(scratch) / "tiny", options.demo)
-        port = free_port()
-        start = command(options, folder.absolute(), port)
-        log = options.log or Path(scratch) / "server.log"
-        with Server(start, environment(options, Path(scratch) / "home"), log) as server:
-            url = f"http://127.0.0.1:{port}"
-
-            def then() -> int:
-                result: Any = asyncio.run(soak(options, url, folder, server.pid))
-                return int(result)
-
-            return watched(server, url, then)
+        with serving(
+            folder,
+            *flags,
+            log=options.log,
+            allow_raw_prompt_embeds=True,
+            bank_rows=options.bank_rows,
+            drain_seconds=5,
+        ) as served:
+            return asyncio.run(soak(options, served, folder))
 
 
 if __name__ == "__main__":

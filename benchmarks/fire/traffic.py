@@ -14,7 +14,7 @@ from fire.world import PROMPT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from fire.oracle import Oracle, Tokens
     from fire.world import Known, World
@@ -33,11 +33,6 @@ STREAMED: Final = 0.4
 CANCELLED: Final = 0.2
 CONTROLLED: Final = 0.02
 """Shares of requests; `CANCELLED` is of the streamed ones, `CONTROLLED` of the answers."""
-
-RETRIED: Final = frozenset(
-    {"bank_full", "version_unloaded", "softprompt_lost", "arm_not_resident", "blob_missing"}
-)
-"""Codes of 503 that a caller may see while versions come and go."""
 
 LOST: Final = "is not resident on the workers"
 """In messages of ``softprompt_lost``."""
@@ -272,7 +267,7 @@ async def _streamed(
             continue
         told = json.loads(data)
         if (error := told.get("error")) is not None:
-            raise Broken(int(error.get("status") or _status_of(error)), data)
+            raise Broken(_status_of(error), data)
         for choice in told["choices"]:
             if choice.get("logprobs"):
                 steps += (of_chat if chat else of_completion)(choice["logprobs"])
@@ -282,21 +277,12 @@ async def _streamed(
 
 
 def _status_of(error: dict[str, Any]) -> int:
-    """The status of an error in a stream, whose own was sent long before."""
-    code = error.get("code")
-    if LOST in str(error.get("message")):
-        return 503  # vLLM calls every error within a stream a 500
-    if isinstance(code, int):
-        return code
-    return 503 if error.get("type") == "server_error" and code in RETRIED else 500
+    """The status that an error in a stream would have had; vLLM calls each of them a 500."""
+    return 503 if LOST in str(error.get("message")) else int(error["code"])
 
 
-async def together(work: list[Awaitable[None]]) -> None:
+async def together(work: list[Coroutine[Any, Any, None]]) -> None:
     """Run all; the first that fails ends the others."""
     async with asyncio.TaskGroup() as group:
         for one in work:
-            group.create_task(_awaited(one))
-
-
-async def _awaited(one: Awaitable[None]) -> None:
-    await one
+            group.create_task(one)
