@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse
+from vllm_plugin.test_openai_renderer import Models
 
 from softprompt_serve.access.scopes import ADMIN, SCOPES, Scope
 from softprompt_serve.errors import BadRequest, NotFound
@@ -48,25 +49,6 @@ class Renderer:
         ]
 
     render_completion = render_responses = render_chat
-
-
-class Models:
-    def is_base_model(self, model_name: str) -> bool:
-        return model_name == BASE_MODEL
-
-    def model_name(self, lora_request: Any = None) -> str:
-        return BASE_MODEL
-
-    async def show_available_models(self) -> Any:
-        return SimpleNamespace(data=[Card(BASE_MODEL)])
-
-
-class Card:
-    def __init__(self, name: str) -> None:
-        self.id, self.parent = name, ""
-
-    def model_copy(self, *, deep: bool) -> Card:
-        return Card(self.id)
 
 
 class Handler:
