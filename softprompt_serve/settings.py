@@ -66,6 +66,10 @@ class Settings(AccessSettings, TelemetrySettings):
         int,
         Field(ge=1, le=10_000_000, description="Virtual-token rows of the slab on each worker."),
     ] = 16_384
+    deep_prompts: Annotated[
+        bool,
+        Field(description="Serve versions of kind `prefix`: a KV connector of ours in the engine."),
+    ] = True
     host_tier_bytes: Annotated[
         int,
         Field(ge=0, description="Bytes of evicted tensors each worker keeps in host memory."),

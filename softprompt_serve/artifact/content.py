@@ -20,11 +20,11 @@ from softprompt_serve.errors import BadRequest
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["soft", "hard", "base"]
+Kind = Literal["soft", "prefix", "hard", "base"]
 PREAMBLE: Final = b"softprompt/1\n"
 ITEM_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 _HEADER_KEYS: Final = {"kind", "dtype", "shape", "text"}
-_RANK: Final = 2
+_RANK: Final = {"soft": 2, "prefix": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +129,19 @@ def _check(content: Content) -> None:
         _refuse(f"A content's text must be a string, not {type(content.text).__name__}.")
     if (content.kind == "hard" and not content.text) or (content.kind == "base" and content.text):
         _refuse("A hard version needs a text, and a base version has none.")
-    if content.kind != "soft":
+    if content.kind not in _RANK:
         if content.dtype is not None or content.shape is not None or content.data:
             _refuse(f"A {content.kind} version has no tensor.")
         return
-    _check_tensor(content.dtype, content.shape, len(content.data))
+    _check_tensor(content.dtype, content.shape, len(content.data), _RANK[content.kind])
 
 
-def _check_tensor(dtype: object, shape: object, size: int) -> None:
+def _check_tensor(dtype: object, shape: object, size: int, rank: int) -> None:
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         _refuse(f"Tensor dtype must be one of {', '.join(ITEM_BYTES)}, not {dtype!r}.")
     if (
         not isinstance(shape, tuple)
-        or len(shape) != _RANK
+        or len(shape) != rank
         or not all(type(side) is int and side > 0 for side in shape)
     ):
         _refuse(f"Tensor shape must be two positive integers [n, hidden_size], not {shape!r}.")

@@ -6,13 +6,19 @@ rank decides alike without talking to the others.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import BadRequest, Conflict, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
+
+
+def rows_of(shape: Sequence[int], hidden_size: int) -> int:
+    """Rows of the slab that a payload takes: n for ``[n, hidden_size]``, else as many as it fills."""
+    return math.ceil(math.prod(shape) / hidden_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class Slots:
             return slot, ()
         if not 0 < rows <= self.capacity:
             msg = (
-                f"{rows} virtual tokens can't fit a bank of {self.capacity} rows; "
+                f"A version of {rows} rows can't fit a bank of {self.capacity}; "
                 "raise SOFTPROMPT_BANK_ROWS."
             )
             raise BadRequest(msg, code="bank_too_small")
@@ -140,7 +146,7 @@ class Slots:
             if len(victims) == len(candidates):
                 free = self.capacity - self.used
                 msg = (
-                    f"The bank has no room for {rows} more virtual tokens: {free} of "
+                    f"The bank has no room for {rows} more rows: {free} of "
                     f"{self.capacity} rows are free and the rest is in use or pinned. "
                     "Raise SOFTPROMPT_BANK_ROWS or unload a version."
                 )

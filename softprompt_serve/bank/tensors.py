@@ -1,6 +1,7 @@
 """The slab on a device, and the host tier behind it.
 
-One :class:`Bank` lives in each worker process. Its owner is the worker's thread: vLLM runs RPCs
+Two kinds of payload share the slab, and so one budget: a soft version's rows, and a prefix's keys
+and values, which fill as many rows as they have values for. One :class:`Bank` lives in each worker process. Its owner is the worker's thread: vLLM runs RPCs
 between steps, so a load never races a forward pass.
 """
 
@@ -11,13 +12,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softprompt_serve.bank.slots import Slots
+from softprompt_serve.bank.slots import Slots, rows_of
 from softprompt_serve.errors import BadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from softprompt_serve.artifact import Content
+    from softprompt_serve.bank.heads import Heads
+    from softprompt_serve.bank.slots import Slot
+
+_SOFT, _DEEP = 2, 5
+_TOKENS = {_SOFT: 0, _DEEP: 2}
+"""Where the number of virtual tokens stands in a payload's shape, by its rank."""
 
 
 class Bank:
@@ -36,8 +43,19 @@ class Bank:
         dtype: torch.dtype,
         device: torch.device,
         host_bytes: int,
+        heads: Heads | None = None,
     ) -> None:
-        """Reserve the slab at once, so that vLLM's memory profiling sees it."""
+        """Reserve the slab at once, so that vLLM's memory profiling sees it.
+
+        Args:
+            capacity: rows of the slab.
+            hidden_size: its columns.
+            dtype: the model's.
+            device: where the model is.
+            host_bytes: what evicted tensors may take in host memory.
+            heads: which keys and values this worker holds; None if it takes none.
+        """
+        self.heads = heads
         self.slots = Slots(capacity)
         self.slab = torch.zeros(capacity, hidden_size, dtype=dtype, device=device)
         self.host_bytes = host_bytes
@@ -56,16 +74,11 @@ class Bank:
             Digests of the versions that were evicted to the host tier for it.
 
         Raises:
-            BadRequest: wrong hidden size, values that the cast makes non-finite, or too many rows.
+            BadRequest: a shape that isn't the model's, values that the cast makes non-finite, or too
+                many rows.
             Unavailable: ``bank_full``.
         """
-        if content.hidden_size != self.hidden_size:
-            msg = (
-                f"The tensor has hidden size {content.hidden_size}, "
-                f"the model has {self.hidden_size}."
-            )
-            raise BadRequest(msg, code="artifact_wrong_hidden_size")
-        rows = content.tensor().to(self.slab.dtype)
+        rows = self._own(content).to(self.slab.dtype)
         if not bool(torch.isfinite(rows).all()):
             msg = f"The tensor is not finite once cast to {self.slab.dtype}."
             raise BadRequest(msg, code="artifact_not_finite")
@@ -105,18 +118,33 @@ class Bank:
         self._host.pop(digest, None)
         self._sums.pop(digest, None)
 
-    def hold(self, digest: str, rows: int, holder: str) -> torch.Tensor | None:
-        """The version's rows ``[rows, hidden_size]`` on the device, held until ``release``.
+    def store(
+        self, digest: str, payload: torch.Tensor, *, keep: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        """As :meth:`load`, of a tensor that this worker made itself, in the slab's dtype.
 
-        None if it is not resident with exactly that many rows.
+        Raises:
+            BadRequest: too many rows.
+            Unavailable: ``bank_full``.
+        """
+        return self._write(digest, payload, keep)
+
+    def hold(
+        self, digest: str, tokens: int, holder: str, *, deep: bool = False
+    ) -> torch.Tensor | None:
+        """A version's payload on the device, held until ``release``.
+
+        ``[tokens, hidden_size]``, or of a prefix (``deep``) this worker's keys and values
+        ``[layers, 2, tokens, heads, head_dim]``. None if no such payload is resident.
         """
         slot = self.slots.hold(digest, holder)
         if slot is None:
             return None
-        if slot.rows != rows:
+        shape = self._host[digest].shape
+        if len(shape) != (_DEEP if deep else _SOFT) or shape[_TOKENS[len(shape)]] != tokens:
             self.slots.release(holder)
             return None
-        return self.slab[slot.start : slot.stop]
+        return self._view(slot)
 
     def release(self, holder: str) -> None:
         """End a hold; fine if there is none."""
@@ -135,24 +163,44 @@ class Bank:
         return tuple(
             slot.digest
             for slot in self.slots.resident()
-            if _checksum(self.slab[slot.start : slot.stop]) != self._sums[slot.digest]
+            if _checksum(self._view(slot)) != self._sums[slot.digest]
         )
 
     def _write(self, digest: str, rows: torch.Tensor, keep: Collection[str]) -> tuple[str, ...]:
+        size = rows_of(rows.shape, self.hidden_size)
         if self.slots.find(digest):
-            self.slots.place(digest, rows.shape[0])  # counts as use
+            self.slots.place(digest, size)  # counts as use
             return ()
-        slot, evicted = self.slots.place(digest, rows.shape[0], keep=keep)
-        view = self.slab[slot.start : slot.stop]
-        view.copy_(rows)
+        slot, evicted = self.slots.place(digest, size, keep=keep)
+        self._host.pop(digest, None)
+        self._host[digest] = rows
+        self._view(slot).copy_(rows)
         if self.slab.is_cuda:
             # The copy must have landed before the next step reads the rows on another stream.
             torch.cuda.synchronize(self.slab.device)
-        self._host.pop(digest, None)
-        self._host[digest] = rows
         self._sums[digest] = _checksum(rows)
         self._trim()
         return evicted
+
+    def _own(self, content: Content) -> torch.Tensor:
+        """What this worker holds of a content: all rows, or its heads' keys and values."""
+        if content.kind == "prefix":
+            if self.heads is None:
+                msg = "This server takes no keys and values; the start's log says why."
+                raise BadRequest(msg, code="prefix_not_served")
+            return self.heads.of(content.tensor())
+        if content.hidden_size != self.hidden_size:
+            msg = (
+                f"The tensor has hidden size {content.hidden_size}, "
+                f"the model has {self.hidden_size}."
+            )
+            raise BadRequest(msg, code="artifact_wrong_hidden_size")
+        return content.tensor()
+
+    def _view(self, slot: Slot) -> torch.Tensor:
+        """A resident payload, in its own shape."""
+        shape = self._host[slot.digest].shape
+        return self.slab[slot.start : slot.stop].view(-1)[: shape.numel()].view(shape)
 
     def _trim(self) -> None:
         """Drop the oldest evicted tensors until they fit ``host_bytes``."""

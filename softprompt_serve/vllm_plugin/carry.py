@@ -17,7 +17,7 @@ _CANT_CARRY_ANYTHING = {
     "prompt_embeds": "a request can't bring embeddings of its own as well",
     "kv_transfer_params": "transferred tokens and KV blocks don't know the prompt",
 }
-"""Request fields that neither a soft nor a hard version can be combined with, and why."""
+"""Request fields that no version can be combined with, and why."""
 
 _CANT_CARRY_ROWS = _CANT_CARRY_ANYTHING | {
     "use_beam_search": "beam search renders its own prompts",
@@ -28,7 +28,7 @@ _CANT_CARRY_ROWS = _CANT_CARRY_ANYTHING | {
     "truncate_prompt_tokens": "truncation could cut virtual tokens",
     "mm_processor_kwargs": "a soft prompt can only be added to text",
 }
-"""The same for a soft version."""
+"""The same for a version with virtual tokens."""
 
 
 def refuse_forged(request: Any, settings: Settings) -> None:
@@ -79,7 +79,7 @@ def check_request(request: Any, decision: Decision) -> None:
     version = decision.version
     if version.kind == "base":
         return
-    fields = _CANT_CARRY_ROWS if version.kind == "soft" else _CANT_CARRY_ANYTHING
+    fields = _CANT_CARRY_ROWS if version.learned else _CANT_CARRY_ANYTHING
     for name, reason in fields.items():
         value = getattr(request, name, None)
         if value is not None and value is not False:

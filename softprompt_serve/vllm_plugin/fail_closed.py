@@ -11,6 +11,8 @@ import logging
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from softprompt_serve.errors import BadRequest
+from softprompt_serve.vllm_plugin.geometry import is_ours
 from softprompt_serve.vllm_plugin.reference import check_pair, reference_in
 
 if TYPE_CHECKING:
@@ -124,12 +126,29 @@ def patch_engine_core(engine_core: type[Any], placeholder_of: Callable[[Any], in
 
     def preprocess_add_request(self: Any, request: Any) -> Any:
         params = request.sampling_params
+        reference = reference_in(params.extra_args if params is not None else None)
         check_pair(
-            reference_in(params.extra_args if params is not None else None),
+            reference,
             request.cache_salt,
             request.prompt_token_ids,
             placeholder_of(self.vllm_config),
         )
+        if reference is not None and reference.deep:
+            check_loads(params, self.vllm_config.kv_transfer_config)
         return preprocess(self, request)
 
     engine_core.preprocess_add_request = preprocess_add_request
+
+
+def check_loads(params: Any, transfer: Any) -> None:
+    """Check that vLLM will ask for a request's keys and values, instead of computing placeholders.
+
+    Raises:
+        BadRequest: ``softprompt_mismatch``.
+    """
+    if not is_ours(transfer):
+        msg = "The request refers to keys and values, but vLLM has no connector that loads them."
+        raise BadRequest(msg, code="softprompt_mismatch", param="model")
+    if params.skip_reading_prefix_cache:
+        msg = "A request that must not read cached keys and values can't begin with learned ones."
+        raise BadRequest(msg, code="softprompt_mismatch", param="prompt_logprobs")

@@ -68,7 +68,7 @@ class EngineGuard:
             if version is None:
                 stream = generate(prompt, sampling_params, request_id, **kwargs)
             else:
-                params = with_reference(sampling_params, version)
+                params = with_reference(sampling_params, Reference.to(version))
 
                 def start(attempt: int) -> AsyncGenerator[Any, None]:
                     suffix = f"-r{attempt}" if attempt else ""
@@ -109,14 +109,15 @@ class EngineGuard:
             raise Unavailable(msg, code="softprompt_not_rendered", retry_after=None)
         rendered = prompt if isinstance(prompt, dict) else {}
         salt = rendered.get("cache_salt")
-        if decision is None or decision.version.kind != "soft":
+        if decision is None or not decision.version.learned:
             if is_reserved(salt):
                 msg = "cache_salt must not begin with `sp:`; it is reserved."
                 raise BadRequest(msg, code="reserved_cache_salt", param="cache_salt")
             return None
         version = decision.version
-        reference = Reference(version.digest, version.virtual_tokens)
-        check_pair(reference, salt, rendered.get("prompt_token_ids"), self.placeholder)
+        check_pair(
+            Reference.to(version), salt, rendered.get("prompt_token_ids"), self.placeholder
+        )
         return version
 
     async def _leased(

@@ -7,6 +7,7 @@ runs, in this process, with everything else as it was given.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from importlib.metadata import entry_points
@@ -17,6 +18,7 @@ from softprompt_serve.settings import load_settings
 from softprompt_serve.telemetry.otlp import vllm_tracing
 from softprompt_serve.telemetry.redaction import protect
 from softprompt_serve.vllm_plugin import logs, seam, seams
+from softprompt_serve.vllm_plugin.geometry import CONNECTOR, CONNECTOR_MODULE, TRANSFER_FLAG
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 if TYPE_CHECKING:
@@ -32,8 +34,15 @@ _LOADED_UNASKED = (
 )
 
 
-def serve_arguments(given: Sequence[str], environ: Mapping[str, str] | None = None) -> list[str]:
+def serve_arguments(
+    given: Sequence[str], environ: Mapping[str, str] | None = None, *, deep: bool = True
+) -> list[str]:
     """``given`` flags of ``vllm serve`` plus ours, where they are not given already.
+
+    Args:
+        given: the caller's.
+        environ: names an OpenTelemetry collector.
+        deep: whether versions of kind `prefix` are served.
 
     Raises:
         StartupRefused: ``otlp_protocol_unsupported``.
@@ -50,6 +59,15 @@ def serve_arguments(given: Sequence[str], environ: Mapping[str, str] | None = No
     if "--scheduling-policy" not in present:
         # So that shadow traffic waits behind every user's; clients' own priorities stay refused.
         arguments += ["--scheduling-policy", "priority"]
+    if deep and TRANSFER_FLAG not in present:
+        transfer = {
+            "kv_connector": CONNECTOR,
+            "kv_connector_module_path": CONNECTOR_MODULE,
+            "kv_role": "kv_both",
+            # What can't be loaded fails: computed, it would be the placeholders' own.
+            "kv_load_failure_policy": "fail",
+        }
+        arguments += [TRANSFER_FLAG, json.dumps(transfer)]
     if "--otlp-traces-endpoint" not in present:
         arguments += vllm_tracing(environ)[0]
     return arguments
@@ -94,7 +112,7 @@ def serve(arguments: Sequence[str]) -> None:
         raise StartupRefused(msg, code="model_missing")
     seam.verify(seams.LAUNCH_SEAMS)
     # vLLM parses sys.argv again when it builds its parser's defaults.
-    sys.argv = ["vllm", "serve", *serve_arguments(arguments)]
+    sys.argv = ["vllm", "serve", *serve_arguments(arguments, deep=settings.deep_prompts)]
     from vllm.entrypoints.cli.serve import ServeSubcommand  # noqa: PLC0415 - after VLLM_PLUGINS
     from vllm.entrypoints.launchers.cli_args import (  # noqa: PLC0415
         make_arg_parser,

@@ -111,7 +111,7 @@ class PromptedRenderer:
     def _prepend(self, engine_input: dict[str, Any], request: Any, decision: Decision) -> None:
         """Put n placeholders before the visible tokens and salt their blocks."""
         version = decision.version
-        if version.kind != "soft":
+        if not version.learned:
             return
         if engine_input.get("type") != "token":
             msg = (

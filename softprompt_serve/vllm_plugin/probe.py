@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from softprompt_serve.artifact import Content
 from softprompt_serve.errors import StartupRefused, Unavailable
 from softprompt_serve.server.residency import until_idle
+from softprompt_serve.vllm_plugin.geometry import is_ours
 from softprompt_serve.vllm_plugin.reference import KEY, Reference, salt_for
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
@@ -71,8 +72,13 @@ def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
             "--data-parallel-size > 1 is not supported: run one server per replica instead.",
         ),
         (
-            config.kv_transfer_config is not None,
-            "A KV connector (--kv-transfer-config) may hash tokens without our salt; remove it.",
+            config.kv_transfer_config is not None and not is_ours(config.kv_transfer_config),
+            "Another KV connector (--kv-transfer-config) may hash tokens without our salt; remove it.",
+        ),
+        (
+            is_ours(config.kv_transfer_config)
+            and config.kv_transfer_config.kv_load_failure_policy != "fail",
+            'kv_load_failure_policy must be "fail": "recompute" would answer from placeholders.',
         ),
         (
             config.lora_config is not None,

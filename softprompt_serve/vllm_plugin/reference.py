@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from softprompt_serve.errors import BadRequest
 
@@ -25,21 +25,47 @@ SALT_PREFIX = "sp:"
 """First characters of our cache salts; refused in a client's ``cache_salt``."""
 
 
+Way = Literal["rows", "keys", "caught"]
+"""How a version comes into a request: by rows before the first layer, by keys and values in every
+layer, or by rows whose keys and values are caught on their way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The version with ``digest`` stands before this request, as ``rows`` placeholder ids."""
 
     digest: str
     rows: int
+    way: Way = "rows"
+
+    @classmethod
+    def to(cls, version: Version) -> Reference:
+        """The reference to a soft version or a prefix."""
+        way: Way = "keys" if version.kind == "prefix" else "rows"
+        return cls(version.digest, version.virtual_tokens, way)
+
+    @property
+    def deep(self) -> bool:
+        """Whether none of the first ``rows`` tokens may be computed."""
+        return self.way == "keys"
+
+    @property
+    def caught(self) -> bool:
+        """Whether the keys and values of the first ``rows`` tokens are to be kept."""
+        return self.way == "caught"
 
     def to_extra_args(self) -> dict[str, str | int]:
         """What travels under :data:`KEY`."""
-        return {"digest": self.digest, "rows": self.rows}
+        return {"digest": self.digest, "rows": self.rows, "way": self.way}
 
 
-def with_reference(sampling_params: Any, version: Version) -> Any:
+def keys_of(digest: str) -> str:
+    """The name under which the bank keeps a soft version's own keys and values."""
+    return hashlib.sha256(f"softprompt/keys/1\n{digest}".encode()).hexdigest()
+
+
+def with_reference(sampling_params: Any, reference: Reference) -> Any:
     """A copy, because a handler may use its own object again, for a request's next turn."""
-    reference = Reference(version.digest, version.virtual_tokens)
     params = copy(sampling_params)
     params.extra_args = {**(params.extra_args or {}), KEY: reference.to_extra_args()}
     return params
@@ -73,8 +99,10 @@ def reference_in(extra_args: Mapping[str, Any] | None) -> Reference | None:
     if value is None:
         return None
     match value:
-        case {"digest": str(digest), "rows": int(rows)} if rows > 0 and len(value) == 2:  # noqa: PLR2004
-            return Reference(digest, rows)
+        case {"digest": str(digest), "rows": int(rows), "way": way} if (
+            rows > 0 and way in get_args(Way) and len(value) == 3  # noqa: PLR2004
+        ):
+            return Reference(digest, rows, way)
     msg = f"`{KEY}` in extra_args is not a soft-prompt reference."
     raise BadRequest(msg, code="reserved_vllm_xargs", param="vllm_xargs")
 

@@ -17,6 +17,7 @@ from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.settings import load_settings
 from softprompt_serve.telemetry.redaction import protect
 from softprompt_serve.vllm_plugin import fail_closed, logs, overlay, seam, seams
+from softprompt_serve.vllm_plugin.geometry import heads_of
 from softprompt_serve.vllm_plugin.placeholder import placeholder_id
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def _patch_load_model(worker: type[Any], state: overlay.Overlay) -> None:
             dtype=model.dtype,
             device=self.device,
             host_bytes=settings.host_tier_bytes,
+            heads=heads_of(self.vllm_config),
         )
 
     worker.load_model = load_model

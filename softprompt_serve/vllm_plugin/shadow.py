@@ -19,7 +19,7 @@ from softprompt_serve.errors import Unavailable
 from softprompt_serve.router.split import share
 from softprompt_serve.shadow.types import Answer, Job
 from softprompt_serve.vllm_plugin import carry
-from softprompt_serve.vllm_plugin.reference import salt_for, with_reference
+from softprompt_serve.vllm_plugin.reference import Reference, salt_for, with_reference
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -235,7 +235,7 @@ class Shadows:
         prompt.pop("prompt", None)
         prompt["prompt_token_ids"] = [self.placeholder] * version.virtual_tokens + visible
         own = getattr(copy.request, "cache_salt", None)
-        salt = salt_for(version.digest, own) if version.kind == "soft" else own
+        salt = salt_for(version.digest, own) if version.learned else own
         prompt.pop("cache_salt", None)
         if salt is not None:
             prompt["cache_salt"] = salt
@@ -250,8 +250,8 @@ class Shadows:
         lease = residency.lease(version)
         try:
             await residency.ensure(version)
-            if version.kind == "soft":
-                params = with_reference(params, version)
+            if version.learned:
+                params = with_reference(params, Reference.to(version))
             more: dict[str, Any] = {"priority": LEAST_URGENT} if self._prioritised else {}
             if job.span is not None and (headers := job.span.headers()):
                 more["trace_headers"] = headers

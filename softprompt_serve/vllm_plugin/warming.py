@@ -12,7 +12,7 @@ import secrets
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from softprompt_serve.vllm_plugin.reference import salt_for, with_reference
+from softprompt_serve.vllm_plugin.reference import Reference, salt_for, with_reference
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -87,7 +87,9 @@ class Warming:
 
         ids = [self._placeholder] * (version.virtual_tokens + 1)
         prompt = tokens_input(ids, cache_salt=salt_for(version.digest, None))
-        params = with_reference(SamplingParams(max_tokens=1, temperature=0.0), version)
+        params = with_reference(
+            SamplingParams(max_tokens=1, temperature=0.0), Reference.to(version)
+        )
         name = f"softprompt-warming-{secrets.token_hex(8)}"
         lease = self._residency.lease(version)
         try:

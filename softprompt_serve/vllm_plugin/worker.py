@@ -41,6 +41,8 @@ class SoftpromptWorker:
                 "device": str(bank.slab.device),
                 "dtype": str(bank.slab.dtype).removeprefix("torch."),
                 "hidden_size": bank.hidden_size,
+                "deep": bank.heads is not None,
+                "deep_problem": OVERLAY.deep_problem,
                 "capacity_rows": bank.slots.capacity,
                 "used_rows": bank.slots.used,
                 "slab_bytes": bank.slab.nbytes,
