@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, cast, get_args
 
 from softprompt_serve.errors import BadRequest
@@ -98,6 +99,15 @@ def digest_of(header: bytes, data: bytes) -> str:
     sha.update(b"\n")
     sha.update(data)
     return sha.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def keys_of(digest: str) -> str:
+    """The name under which a bank keeps the keys and values of the soft version with ``digest``.
+
+    They depend on the served model too, so they are made there and never leave it.
+    """
+    return hashlib.sha256(f"softprompt/keys/1\n{digest}".encode()).hexdigest()
 
 
 def content_from_parts(header: bytes, data: bytes) -> Content:

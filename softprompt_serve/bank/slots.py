@@ -23,11 +23,15 @@ def rows_of(shape: Sequence[int], hidden_size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Rows ``start : start + rows`` of the slab, given to the version with ``digest``."""
+    """Rows ``start : start + rows`` of the slab, given to the version with ``digest``.
+
+    What is ``spare`` only saves time, and goes before anything else does.
+    """
 
     digest: str
     start: int
     rows: int
+    spare: bool = False
 
     @property
     def stop(self) -> int:
@@ -71,9 +75,11 @@ class Slots:
         return sum(slot.rows for slot in self._slots.values())
 
     def place(
-        self, digest: str, rows: int, *, keep: Collection[str] = ()
+        self, digest: str, rows: int, *, keep: Collection[str] = (), spare: bool = False
     ) -> tuple[Slot, tuple[str, ...]]:
         """Give ``rows`` rows to ``digest``, evicting the least recently used if need be.
+
+        What is ``spare`` is evicted first, and evicts only its like.
 
         Returns:
             The slot and the digests that were evicted for it. Placing a resident version again
@@ -93,10 +99,10 @@ class Slots:
                 "raise SOFTPROMPT_BANK_ROWS."
             )
             raise BadRequest(msg, code="bank_too_small")
-        start, evicted = self._make_room(rows, keep)
+        start, evicted = self._make_room(rows, keep, spare=spare)
         for victim in evicted:
             del self._slots[victim]
-        slot = Slot(digest, start, rows)
+        slot = Slot(digest, start, rows, spare)
         self._slots[digest] = slot
         return slot, evicted
 
@@ -134,14 +140,19 @@ class Slots:
     def _touch(self, digest: str) -> None:
         self._slots[digest] = self._slots.pop(digest)
 
-    def _make_room(self, rows: int, keep: Collection[str]) -> tuple[int, tuple[str, ...]]:
+    def _make_room(
+        self, rows: int, keep: Collection[str], *, spare: bool
+    ) -> tuple[int, tuple[str, ...]]:
         """Find the first gap that fits after evicting as few of the least recent as needed."""
         victims: list[Slot] = []
         candidates = [
             slot
             for slot in self._slots.values()
-            if slot.digest not in keep and not self.holders(slot.digest)
+            if slot.digest not in keep
+            and not self.holders(slot.digest)
+            and (slot.spare or not spare)
         ]
+        candidates.sort(key=lambda slot: not slot.spare)
         while (start := self._first_gap(rows, {v.digest for v in victims})) is None:
             if len(victims) == len(candidates):
                 free = self.capacity - self.used

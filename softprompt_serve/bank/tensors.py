@@ -115,19 +115,20 @@ class Bank:
             Conflict: ``version_in_use``.
         """
         self.slots.evict(digest)
-        self._host.pop(digest, None)
-        self._sums.pop(digest, None)
+        self._drop(digest)
 
-    def store(
-        self, digest: str, payload: torch.Tensor, *, keep: Collection[str] = ()
-    ) -> tuple[str, ...]:
-        """As :meth:`load`, of a tensor that this worker made itself, in the slab's dtype.
+    def store(self, digest: str, payload: torch.Tensor) -> None:
+        """Keep a tensor that this worker made itself, as long as nothing else needs its room.
+
+        Args:
+            digest: the name to hold it by.
+            payload: in the slab's dtype, on any device.
 
         Raises:
             BadRequest: too many rows.
             Unavailable: ``bank_full``.
         """
-        return self._write(digest, payload, keep)
+        self._write(digest, payload.cpu(), (), spare=True)
 
     def hold(
         self, digest: str, tokens: int, holder: str, *, deep: bool = False
@@ -166,12 +167,18 @@ class Bank:
             if _checksum(self._view(slot)) != self._sums[slot.digest]
         )
 
-    def _write(self, digest: str, rows: torch.Tensor, keep: Collection[str]) -> tuple[str, ...]:
+    def _write(
+        self, digest: str, rows: torch.Tensor, keep: Collection[str], *, spare: bool = False
+    ) -> tuple[str, ...]:
         size = rows_of(rows.shape, self.hidden_size)
         if self.slots.find(digest):
             self.slots.place(digest, size)  # counts as use
             return ()
-        slot, evicted = self.slots.place(digest, size, keep=keep)
+        before = self.slots.resident()
+        slot, evicted = self.slots.place(digest, size, keep=keep, spare=spare)
+        for gone in before:
+            if gone.spare and gone.digest in evicted:
+                self._drop(gone.digest)
         self._host.pop(digest, None)
         self._host[digest] = rows
         self._view(slot).copy_(rows)
@@ -202,6 +209,10 @@ class Bank:
         shape = self._host[slot.digest].shape
         return self.slab[slot.start : slot.stop].view(-1)[: shape.numel()].view(shape)
 
+    def _drop(self, digest: str) -> None:
+        self._host.pop(digest, None)
+        self._sums.pop(digest, None)
+
     def _trim(self) -> None:
         """Drop the oldest evicted tensors until they fit ``host_bytes``."""
         evicted = [digest for digest in self._host if not self.slots.find(digest)]
@@ -209,8 +220,8 @@ class Bank:
         for digest in evicted:
             if total <= self.host_bytes:
                 return
-            total -= self._host.pop(digest).nbytes
-            del self._sums[digest]
+            total -= self._host[digest].nbytes
+            self._drop(digest)
 
 
 def _checksum(rows: torch.Tensor) -> str:

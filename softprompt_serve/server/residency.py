@@ -13,6 +13,7 @@ import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.errors import Conflict, SoftpromptError, Unavailable
 from softprompt_serve.telemetry.events import Loaded
 
@@ -91,6 +92,10 @@ class Residency:
         """Whether the version can be sent to the workers now, as far as is known."""
         return version.kind != "soft" or version.digest in self._resident
 
+    def has_keys(self, version: Version) -> bool:
+        """Whether the workers keep a soft version's keys and values, as far as is known."""
+        return keys_of(version.digest) in self._resident
+
     async def ensure(self, version: Version) -> None:
         """Make ``version`` resident on all workers; returns at once if it is.
 
@@ -157,6 +162,9 @@ class Residency:
 
         async def free() -> None:
             self._check_unleased(digest)
+            if (keys := keys_of(digest)) in self._resident:
+                self._resident.discard(keys)
+                await self.workers.unload(keys, forget=True)
             self._resident.discard(digest)
             await self.workers.unload(digest, forget=forget)
 

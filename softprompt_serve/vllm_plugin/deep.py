@@ -23,10 +23,11 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 
+from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.vllm_plugin.blocks import slots_of
 from softprompt_serve.vllm_plugin.capture import Capture, Capturing
 from softprompt_serve.vllm_plugin.overlay import OVERLAY
-from softprompt_serve.vllm_plugin.reference import keys_of, reference_in
+from softprompt_serve.vllm_plugin.reference import reference_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

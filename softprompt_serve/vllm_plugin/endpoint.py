@@ -33,7 +33,7 @@ from softprompt_serve.telemetry.metrics import Metrics
 from softprompt_serve.telemetry.redaction import SECRETS
 from softprompt_serve.telemetry.spans import Describer
 from softprompt_serve.telemetry.tracing import Tracing
-from softprompt_serve.vllm_plugin import logs, probe, seam, seams
+from softprompt_serve.vllm_plugin import geometry, logs, probe, seam, seams
 from softprompt_serve.vllm_plugin.guard import EngineGuard
 from softprompt_serve.vllm_plugin.identity import identify
 from softprompt_serve.vllm_plugin.inputs import counting
@@ -96,26 +96,31 @@ class SoftpromptEndpoint:
         seam.verify(seams.SERVER_SEAMS)
         probe.check_configuration(config, args, dict(os.environ))
         workers = EngineWorkers(engine)
-        await probe.check_workers(workers)
+        statuses = await probe.check_workers(workers)
         placeholder = placeholder_id(config)
-        self.state.probe = await probe.prove_overlay(engine, workers, placeholder)
+        refused = geometry.prefixes_refused(config) or _problem_of(statuses)
+        proof = await probe.prove_overlay(engine, workers, placeholder, deep=refused is None)
+        refused = refused or probe.keys_refused(proof)
+        self.state.probe = proof
 
         SECRETS.learn(admin_token(self.settings))
-        service = await self._open(engine, workers, args)
+        service = await self._open(engine, workers, args, refused)
         self.state.tracing = self._measure(service)
         await service.start()
         _check_names(service)
-        if (warming := _warming(service, engine, placeholder)) is not None:
+        if (warming := _warming(service, engine, placeholder, keep=refused is None)) is not None:
             service.keeping.warm = warming
             service.companions.append(warming)
             await service.keeping.prepare(service.snapshot, service.traffic)
         self._wire(service, engine, state, placeholder)
         self.state.service = service
-        if service.served.soft_refused:
-            logger.warning(service.served.soft_refused)
+        for reason in filter(None, (service.served.soft_refused, service.served.prefix_refused)):
+            logger.warning(reason)
         logger.info("softprompt-serve is ready: %s", self.state.probe)
 
-    async def _open(self, engine: Any, workers: EngineWorkers, args: Namespace) -> Service:
+    async def _open(
+        self, engine: Any, workers: EngineWorkers, args: Namespace, prefix_refused: str | None
+    ) -> Service:
         settings, model = self.settings, engine.model_config
         home = settings.home_dir
         url = settings.database_url or url_of(home / "catalogue.db")
@@ -136,7 +141,9 @@ class SoftpromptEndpoint:
                 max_model_len=model.max_model_len,
                 max_text_chars=settings.max_text_chars,
                 max_bytes=settings.max_upload_bytes,
+                kv=geometry.kv_shape(model) if prefix_refused is None else None,
             ),
+            prefix_refused=prefix_refused,
             soft_refused=probe.soft_prompts_refused(model, settings),
             siblings=(getattr(args, "api_server_count", 1) or 1) > 1,
         )
@@ -231,16 +238,26 @@ def _closing(state: AppState, lifespan: Callable[[Any], Any]) -> Callable[[Any],
     return closing
 
 
-def _warming(service: Service, engine: Any, placeholder: int) -> Warming | None:
-    """What fills the prefix cache; None where there is none to fill."""
-    cache, policy = engine.vllm_config.cache_config, engine.vllm_config.scheduler_config.policy
-    if not service.settings.warm_up or not cache.enable_prefix_caching:
+def _problem_of(statuses: list[dict[str, Any]]) -> str | None:
+    """Why a worker takes no keys and values, or None."""
+    problems = [status["deep_problem"] for status in statuses if not status["deep"]]
+    return None if not problems else f"A worker takes no keys and values: {problems[0]}"
+
+
+def _warming(service: Service, engine: Any, placeholder: int, *, keep: bool) -> Warming | None:
+    """What computes virtual tokens before users come; None where nothing would keep them."""
+    config, settings = engine.vllm_config, service.settings
+    cache, policy = config.cache_config, config.scheduler_config.policy
+    cached = settings.warm_up and bool(cache.enable_prefix_caching)
+    if not cached and not keep:
         return None
     return Warming(
         engine.generate,
         service.residency,
         placeholder=placeholder,
         block=cache.block_size,
+        keep=keep,
+        cached=cached,
         more={"priority": LEAST_URGENT} if policy == "priority" else {},
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from softprompt_serve.artifact.checks import KvShape
 from softprompt_serve.bank.heads import Heads
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ def heads_of(config: Any) -> Heads | None:
         model.get_head_size(),
         rank=parallel.rank % ranks,
         ranks=ranks,
+    )
+
+
+def kv_shape(model: Any) -> KvShape:
+    """What an upload is compared with."""
+    return KvShape(
+        model.get_total_num_hidden_layers(), model.get_total_num_kv_heads(), model.get_head_size()
     )
 
 

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
 from softprompt_serve.server.scope import current
 from softprompt_serve.vllm_plugin.answering import Answering
@@ -20,6 +21,7 @@ from softprompt_serve.vllm_plugin.reference import (
     Reference,
     check_pair,
     is_reserved,
+    salt_for,
     with_reference,
 )
 
@@ -68,12 +70,13 @@ class EngineGuard:
             if version is None:
                 stream = generate(prompt, sampling_params, request_id, **kwargs)
             else:
-                params = with_reference(sampling_params, Reference.to(version))
 
                 def start(attempt: int) -> AsyncGenerator[Any, None]:
                     suffix = f"-r{attempt}" if attempt else ""
+                    reference, salted = self._by(version, prompt)
+                    params = with_reference(sampling_params, reference)
                     again: AsyncGenerator[Any, None] = generate(
-                        prompt, params, request_id + suffix, **kwargs
+                        salted, params, request_id + suffix, **kwargs
                     )
                     return again
 
@@ -119,6 +122,18 @@ class EngineGuard:
             Reference.to(version), salt, rendered.get("prompt_token_ids"), self.placeholder
         )
         return version
+
+    def _by(self, version: Version, prompt: Any) -> tuple[Reference, Any]:
+        """The way on which the version comes, and the prompt with that way's salt.
+
+        Keys and values that are kept for it save its prefill. They have blocks of their own in the
+        prefix cache, so that what was computed and what was loaded never meet.
+        """
+        if version.kind != "soft" or not self.residency.has_keys(version):
+            return Reference.to(version), prompt
+        keys, mine = keys_of(version.digest), salt_for(version.digest, None)
+        salt = salt_for(keys, None) + prompt["cache_salt"].removeprefix(mine)
+        return Reference(keys, version.virtual_tokens, "keys"), {**prompt, "cache_salt": salt}
 
     async def _leased(
         self,

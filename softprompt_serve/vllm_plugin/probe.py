@@ -3,16 +3,19 @@
 The proof needs no reference data. A probe version is made of the model's *own* embeddings of some
 token ids. Overlaid, it must answer exactly as those tokens in plain do: that shows the rows, their
 position, their scale and the prefix-cache salt to be right on this architecture. Every worker's
-count of overlays must have grown, which shows that none was left out.
+count of overlays must have grown, which shows that none was left out. Where keys and values are served
+too, those of the probe are caught and loaded again, and must answer alike.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.artifact import Content
+from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.errors import StartupRefused, Unavailable
 from softprompt_serve.server.residency import until_idle
 from softprompt_serve.vllm_plugin.geometry import is_ours
@@ -21,6 +24,7 @@ from softprompt_serve.vllm_plugin.worker import EXTENSION
 
 if TYPE_CHECKING:
     from softprompt_serve.settings import Settings
+    from softprompt_serve.vllm_plugin.reference import Way
     from softprompt_serve.vllm_plugin.rpc import EngineWorkers
 
 VERIFIED_ARCHITECTURES = frozenset({"LlamaForCausalLM"})
@@ -125,11 +129,14 @@ async def check_workers(workers: EngineWorkers) -> list[dict[str, Any]]:
     return statuses
 
 
-async def prove_overlay(engine: Any, workers: EngineWorkers, placeholder: int) -> dict[str, Any]:
+async def prove_overlay(
+    engine: Any, workers: EngineWorkers, placeholder: int, *, deep: bool = False
+) -> dict[str, Any]:
     """Compare plain tokens with a probe version made of their own embeddings.
 
     Returns:
-        What was compared, for ``GET /softprompts/v1/server``.
+        What was compared, for ``GET /softprompts/v1/server``; with ``deep``, also how far the same
+        is off by its keys and values (``keys_difference``).
 
     Raises:
         StartupRefused: ``overlay_inactive`` if the two differ, or a worker overlaid nothing.
@@ -141,18 +148,23 @@ async def prove_overlay(engine: Any, workers: EngineWorkers, placeholder: int) -
     # A digest of its own: several API servers may probe the same engine at once.
     content = Content("soft", secrets.token_hex(8), "float32", (shape[0], shape[1]), data)
     before = [status["applied"] for status in await workers.status()]
-    reference, salt = Reference(content.digest, _ROWS), salt_for(content.digest, None)
+    prompt = [placeholder] * _ROWS + rest
     overlaid: dict[int, float] = {}
+    loaded: dict[int, float] = {}
     try:
         plain = await _top(engine, lead + rest, None, None)
         for _ in range(_TRIES):
             await workers.load(content.header, content.data, ())
-            overlaid = await _top(engine, [placeholder] * _ROWS + rest, reference, salt)
+            overlaid = await _by(engine, prompt, content.digest, "rows")
             # No answer at all: another API server that starts may have filled the bank meanwhile.
             if overlaid:
                 break
+        if deep:
+            await _by(engine, prompt, content.digest, "caught", users="keys")
+            loaded = await _by(engine, prompt, keys_of(content.digest), "keys")
     finally:
-        await until_idle(lambda: workers.unload(content.digest, forget=True), _IDLE_SECONDS)
+        for digest in (content.digest, keys_of(content.digest)):
+            await until_idle(partial(workers.unload, digest, forget=True), _IDLE_SECONDS)
     after = [status["applied"] for status in await workers.status()]
     difference = _difference(plain, overlaid)
     if difference > _TOLERANCE or any(a <= b for a, b in zip(after, before, strict=True)):
@@ -162,7 +174,25 @@ async def prove_overlay(engine: Any, workers: EngineWorkers, placeholder: int) -
             f"overlays per worker {before} → {after})."
         )
         raise StartupRefused(msg, code="overlay_inactive")
-    return {"rows": _ROWS, "logprob_difference": difference, "workers": len(after)}
+    found = {"rows": _ROWS, "logprob_difference": difference, "workers": len(after)}
+    return found | ({"keys_difference": _difference(plain, loaded)} if deep else {})
+
+
+def keys_refused(proof: dict[str, Any]) -> str | None:
+    """Why no keys and values are served after :func:`prove_overlay` with ``deep``, or None."""
+    difference = proof["keys_difference"]
+    if difference <= _TOLERANCE:
+        return None
+    return (
+        "Keys and values are not served: the model's own, loaded again, answer differently "
+        f"(log-probabilities differ by {difference:.3g})."
+    )
+
+
+async def _by(
+    engine: Any, prompt: list[int], digest: str, way: Way, *, users: str | None = None
+) -> dict[int, float]:
+    return await _top(engine, prompt, Reference(digest, _ROWS, way), salt_for(digest, users))
 
 
 async def _top(

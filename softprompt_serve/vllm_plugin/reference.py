@@ -59,11 +59,6 @@ class Reference:
         return {"digest": self.digest, "rows": self.rows, "way": self.way}
 
 
-def keys_of(digest: str) -> str:
-    """The name under which the bank keeps a soft version's own keys and values."""
-    return hashlib.sha256(f"softprompt/keys/1\n{digest}".encode()).hexdigest()
-
-
 def with_reference(sampling_params: Any, reference: Reference) -> Any:
     """A copy, because a handler may use its own object again, for a request's next turn."""
     params = copy(sampling_params)

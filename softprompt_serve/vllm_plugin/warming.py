@@ -1,7 +1,8 @@
-"""Fill the prefix cache with a version's virtual tokens before users come.
+"""Compute a version's virtual tokens once, before users come.
 
-Their keys and values are the same for every request, so whole blocks of them are computed once and
-reused. Without this, the first users after a swap would each compute them.
+Their keys and values are the same for every request. A soft version's are caught and kept in the bank
+where it has room, and then no request computes them any more, whatever n is. Where it has none, whole
+blocks of them are at least in vLLM's prefix cache.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Warming:
         residency: who holds the rows meanwhile.
         placeholder: the token id that stands for virtual ones.
         block: tokens of a KV block; fewer virtual tokens than that are never reused.
+        keep: whether keys and values are kept in the bank.
+        cached: whether vLLM has a prefix cache.
         more: further arguments of ``generate``, such as a low priority.
     """
 
@@ -46,12 +49,16 @@ class Warming:
         *,
         placeholder: int,
         block: int,
+        keep: bool,
+        cached: bool,
         more: dict[str, Any],
     ) -> None:
         self._generate = generate
         self._residency = residency
         self._placeholder = placeholder
         self._block = block
+        self._keep = keep
+        self._cached = cached
         self._more = more
         self._known: dict[str, None] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -62,7 +69,7 @@ class Warming:
         new = {
             version.digest: version
             for version in versions
-            if version.virtual_tokens >= self._block and version.digest not in self._known
+            if version.digest not in self._known and self._pays(version)
         }
         if not new:
             return
@@ -81,24 +88,37 @@ class Warming:
                 self._known.pop(version.digest, None)
                 logger.warning("%s could not be warmed up: %s", version.label, error)
 
-    async def _run(self, version: Version) -> None:
-        from vllm import SamplingParams  # noqa: PLC0415 - heavy, and only needed here
-        from vllm.inputs import tokens_input  # noqa: PLC0415
+    def _pays(self, version: Version) -> bool:
+        if self._keep and version.kind == "soft":
+            return True
+        return self._cached and version.virtual_tokens >= self._block
 
-        ids = [self._placeholder] * (version.virtual_tokens + 1)
-        prompt = tokens_input(ids, cache_salt=salt_for(version.digest, None))
-        params = with_reference(
-            SamplingParams(max_tokens=1, temperature=0.0), Reference.to(version)
-        )
-        name = f"softprompt-warming-{secrets.token_hex(8)}"
+    async def _run(self, version: Version) -> None:
         lease = self._residency.lease(version)
         try:
             await self._residency.ensure(version)
-            async with aclosing(self._generate(prompt, params, name, **self._more)) as outputs:
-                async for _ in outputs:
-                    pass
+            if self._keep and version.kind == "soft":
+                # A salt of its own, so that all is computed and nothing is found.
+                salt = salt_for(version.digest, secrets.token_hex(8))
+                await self._send(Reference(version.digest, version.virtual_tokens, "caught"), salt)
+                await self._residency.refresh()
+                if self._residency.has_keys(version):
+                    return
+            if self._cached and version.virtual_tokens >= self._block:
+                await self._send(Reference.to(version), salt_for(version.digest, None))
         finally:
             lease.release()
+
+    async def _send(self, reference: Reference, salt: str) -> None:
+        from vllm import SamplingParams  # noqa: PLC0415 - heavy, and only needed here
+        from vllm.inputs import tokens_input  # noqa: PLC0415
+
+        prompt = tokens_input([self._placeholder] * (reference.rows + 1), cache_salt=salt)
+        params = with_reference(SamplingParams(max_tokens=1, temperature=0.0), reference)
+        name = f"softprompt-warming-{secrets.token_hex(8)}"
+        async with aclosing(self._generate(prompt, params, name, **self._more)) as outputs:
+            async for _ in outputs:
+                pass
 
     async def start(self) -> None:
         """Nothing runs before a version comes."""
