@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 
@@ -18,17 +19,18 @@ WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @st.composite
 def contents(draw: st.DrawFn) -> Content:
-    kind = draw(st.sampled_from(["soft", "hard", "base"]))
+    kind = draw(st.sampled_from(["soft", "prefix", "hard", "base"]))
     text = draw(st.text(min_size=1, max_size=20))
     if kind == "base":
         return Content("base")
     if kind == "hard":
         return Content("hard", text=text)
     dtype = draw(st.sampled_from(sorted(WIDTHS)))
-    shape = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
-    size = shape[0] * shape[1] * WIDTHS[dtype]
+    sides = draw(st.tuples(*[st.integers(1, 3)] * 4))
+    shape = (sides[0], 2, *sides[1:]) if kind == "prefix" else sides[:2]
+    size = math.prod(shape) * WIDTHS[dtype]
     data = draw(st.binary(min_size=size, max_size=size))
-    return Content("soft", draw(st.none() | st.just(text)), dtype, shape, data)
+    return Content(kind, draw(st.none() | st.just(text)), dtype, shape, data)
 
 
 @given(contents())
@@ -47,6 +49,28 @@ def test_the_digest_is_that_of_preamble_header_and_data(content: Content) -> Non
     assert content.digest == expected == digest_of(content.header, content.data)
 
 
+@pytest.mark.parametrize(
+    ("content", "digest"),
+    [
+        (
+            Content("soft", None, "float32", (1, 2), bytes(8)),
+            "c820453ec2e37d865dcdf4b88b7bbbc9f599e4916b20ccd3ccd4824d60e38ef1",
+        ),
+        (
+            Content("hard", "Be brief."),
+            "842a778762d4f8a6ea7fc318b018b5b76855ad65fdbecf99701835f989d3c422",
+        ),
+        (Content("base"), "4ea4d062ea368396c3e96e7b6bb4ca4b461549bccbb71c94bea5b7260467b98d"),
+        (
+            Content("prefix", None, "float16", (1, 2, 1, 1, 1), bytes(4)),
+            "5361b7eb261e3150a0a64fe0cd3d1d2f4a2f7d15fcd2480c29f138378810cdbe",
+        ),
+    ],
+)
+def test_a_version_keeps_its_digest_from_release_to_release(content: Content, digest: str) -> None:
+    assert content.digest == digest
+
+
 @given(contents())
 def test_a_content_comes_back_from_its_parts(content: Content) -> None:
     again = content_from_parts(content.header, content.data)
@@ -63,7 +87,7 @@ def test_contents_have_one_digest_exactly_when_they_are_equal(one: Content, othe
 def test_any_flipped_bit_of_the_tensor_changes_the_digest(
     content: Content, data: st.DataObject
 ) -> None:
-    if content.kind != "soft":
+    if not content.learned:
         return
     place = data.draw(st.integers(0, len(content.data) * 8 - 1))
     changed = bytearray(content.data)
@@ -93,7 +117,7 @@ def test_a_text_changes_the_digest_of_a_soft_version() -> None:
     assert plain.digest != with_text.digest
 
 
-def test_only_soft_versions_have_a_tensor() -> None:
+def test_only_learned_versions_have_a_tensor() -> None:
     with pytest.raises(ValueError, match="hard version has no tensor"):
         Content("hard", text="Be brief.").tensor()
 

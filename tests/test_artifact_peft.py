@@ -35,7 +35,6 @@ CONFIGS = {
         encoder_hidden_size=12,
         encoder_num_layers=2,
     ),
-    "prefix": lambda: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
     "lora": lambda: peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
 }
 
@@ -171,12 +170,6 @@ def test_a_zip_on_disk_is_read_like_an_upload(saved: dict[str, Path], tmp_path: 
     assert artifact == soft_from_path(saved["mlp"], limits=LIMITS)
 
 
-def test_prefix_tuning_is_refused_as_not_yet(saved: dict[str, Path]) -> None:
-    with pytest.raises(BadRequest, match=r"PREFIX_TUNING.*yet") as refused:
-        soft_from_path(saved["prefix"], limits=LIMITS)
-    assert refused.value.code == "artifact_unsupported_peft_type"
-
-
 @pytest.mark.parametrize("peft_type", ["LORA", "MULTITASK_PROMPT_TUNING", "IA3"])
 def test_other_adapters_are_refused(peft_type: str, adapter: Callable[[str], Path]) -> None:
     folder = change_config(adapter("mlp"), peft_type=peft_type)
@@ -246,6 +239,14 @@ def test_an_adapter_with_other_weights_beside_the_prompt_is_refused(
     folder = adapter("prompt_tuning")
     save_file(load_file(folder / WEIGHTS) | {"score.weight": torch.ones(2)}, folder / WEIGHTS)
     assert code_of(folder) == "artifact_several_tensors"
+
+
+def test_an_adapter_for_rows_with_the_tensor_of_a_prefix_is_refused(
+    adapter: Callable[[str], Path],
+) -> None:
+    folder = change_config(adapter("prompt_tuning"), num_virtual_tokens=None, token_dim=None)
+    save_file({"prompt_embeddings": torch.ones(1, 2, 7, 2, 8)}, folder / WEIGHTS)
+    assert code_of(folder) == "artifact_bad_peft_config"
 
 
 def test_a_tensor_by_another_name_is_refused(adapter: Callable[[str], Path]) -> None:

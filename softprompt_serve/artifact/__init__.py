@@ -3,13 +3,14 @@
 Importing this package imports neither torch nor vLLM; only loading a tensor needs torch.
 """
 
-from softprompt_serve.artifact.checks import Limits
+from softprompt_serve.artifact.checks import KvShape, Limits
 from softprompt_serve.artifact.content import Content, content_from_parts, digest_of
 from softprompt_serve.artifact.load import Artifact, base, hard, soft_from_bytes, soft_from_path
 
 __all__ = [
     "Artifact",
     "Content",
+    "KvShape",
     "Limits",
     "base",
     "content_from_parts",

@@ -5,12 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from softprompt_serve.artifact.content import ITEM_BYTES, Content
+from softprompt_serve.artifact.content import ITEM_BYTES, KEYS_AND_VALUES, Content, Kind
 from softprompt_serve.errors import BadRequest, TooLarge
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 # One visible token and one generated token must still fit behind the virtual ones.
 RESERVED_TOKENS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class KvShape:
+    """What one token leaves in the served model's cache, alike in every layer.
+
+    Attributes:
+        layers: with attention.
+        kv_heads: of each layer, of all ranks together.
+        head_dim: values of one head's key, and of its value.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +38,9 @@ class Limits:
         max_virtual_tokens: largest n.
         max_model_len: tokens of a request, virtual, visible and generated.
         max_text_chars: longest text, in characters.
-        max_bytes: largest file, and largest sum of a zip's files once unpacked.
+        max_bytes: largest file, largest sum of a zip's files once unpacked, and largest tensor
+            that an encoder folds to.
+        kv: keys and values of the served model.
     """
 
     hidden_size: int | None
@@ -32,6 +49,7 @@ class Limits:
     max_model_len: int | None
     max_text_chars: int
     max_bytes: int = DEFAULT_MAX_BYTES
+    kv: KvShape | None = None
 
     def __post_init__(self) -> None:
         """Refuse a dtype that nothing could be cast to."""
@@ -70,24 +88,35 @@ def check_text(text: str, limits: Limits) -> None:
         raise BadRequest(problem, code="artifact_bad_text", param="text")
 
 
-def check_shape(shape: list[int], limits: Limits) -> tuple[int, int]:
-    """The shape as ``(n, hidden_size)``, if it is one that the server takes.
+def check_shape(shape: list[int], limits: Limits) -> Kind:
+    """The kind of which a tensor of this shape is, if it is one that the server takes.
 
-    The rule for length: n + 2 <= max_model_len, so that at least one visible and one generated
-    token have room.
+    ``[n, hidden_size]`` is soft, ``[layers, 2, n, kv_heads, head_dim]`` is a prefix. The rule for
+    length: n + 2 <= max_model_len, so that at least one visible and one generated token have room.
 
     Raises:
-        BadRequest: ``artifact_wrong_rank``, ``artifact_wrong_hidden_size``, ``artifact_no_rows``,
-            ``artifact_too_many_rows`` or ``artifact_too_long``.
+        BadRequest: ``artifact_wrong_rank``, ``artifact_wrong_hidden_size``,
+            ``artifact_wrong_kv_shape``, ``artifact_no_rows``, ``artifact_too_many_rows`` or
+            ``artifact_too_long``.
     """
     match shape:
         case [rows, columns]:
-            pass
+            _check_columns(shape, columns, limits)
+            kind: Kind = "soft"
+        case [_, _, rows, _, _]:
+            _check_layers(shape, limits)
+            kind = "prefix"
         case _:
             _refuse(
                 "artifact_wrong_rank",
-                f"The tensor has shape {shape}; expected two dimensions, [n, hidden_size].",
+                f"The tensor has shape {shape}; expected [n, hidden_size], or "
+                "[layers, 2, n, kv_heads, head_dim].",
             )
+    _check_length(shape, rows, limits)
+    return kind
+
+
+def _check_columns(shape: list[int], columns: int, limits: Limits) -> None:
     wanted = limits.hidden_size
     if columns < 1 or (wanted is not None and columns != wanted):
         _refuse(
@@ -95,6 +124,28 @@ def check_shape(shape: list[int], limits: Limits) -> tuple[int, int]:
             f"The tensor has shape {shape}; expected [n, {wanted or 'hidden_size'}], "
             "the hidden size of the served model.",
         )
+
+
+def _check_layers(shape: list[int], limits: Limits) -> None:
+    layers, pair, _, heads, head_dim = shape
+    kv = limits.kv
+    fits = (
+        min(layers, heads, head_dim) > 0 if kv is None else KvShape(layers, heads, head_dim) == kv
+    )
+    if pair != KEYS_AND_VALUES or not fits:
+        wanted = (
+            "[layers, 2, n, kv_heads, head_dim]"
+            if kv is None
+            else f"[{kv.layers}, 2, n, {kv.kv_heads}, {kv.head_dim}]"
+        )
+        _refuse(
+            "artifact_wrong_kv_shape",
+            f"The tensor has shape {shape}; expected {wanted}, the keys and values of the served "
+            "model's layers.",
+        )
+
+
+def _check_length(shape: list[int], rows: int, limits: Limits) -> None:
     if rows < 1:
         _refuse("artifact_no_rows", f"The tensor has shape {shape}; expected at least one row.")
     if rows > limits.max_virtual_tokens:
@@ -110,7 +161,6 @@ def check_shape(shape: list[int], limits: Limits) -> tuple[int, int]:
             f"{rows} virtual tokens, one visible and one generated token don't fit the served "
             f"model's {longest} tokens (max_model_len).",
         )
-    return rows, columns
 
 
 def check_finite(content: Content, limits: Limits) -> None:

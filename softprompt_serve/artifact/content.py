@@ -1,10 +1,11 @@
 r"""The canonical content of one version, and the digest that names it everywhere.
 
-A content is a header (canonical JSON) and, for a soft one, tensor bytes. Its digest is the
+A content is a header (canonical JSON) and, for a learned one, tensor bytes. Its digest is the
 SHA-256 of ``b"softprompt/1\n" + header + b"\n" + data``. The same header and bytes travel from
 the upload to the blob store and to each worker, so that any of them can check what it got.
-A later kind of payload, such as keys and values per layer, gains a key in the header; this
-release refuses keys it doesn't know.
+
+Two kinds are learned. A ``soft`` content is rows that come before the input's embeddings. A
+``prefix`` content is keys and values that stand in every layer's cache before the first token's.
 """
 
 from __future__ import annotations
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
     import torch
 
 Kind = Literal["soft", "prefix", "hard", "base"]
+# The kinds that have a tensor, which must be resident before it can answer.
+LEARNED: Final = ("soft", "prefix")
 PREAMBLE: Final = b"softprompt/1\n"
 ITEM_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 _HEADER_KEYS: Final = {"kind", "dtype", "shape", "text"}
-_RANK: Final = {"soft": 2, "prefix": 5}
+# The sides of each kind's tensor, and which of them is n.
+_SIDES: Final = {
+    "soft": ("n", "hidden_size"),
+    "prefix": ("layers", "2", "n", "kv_heads", "head_dim"),
+}
+KEYS_AND_VALUES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +41,12 @@ class Content:
     """What a version is, after folding and before any cast.
 
     Attributes:
-        kind: ``soft``, ``hard`` or ``base``.
-        text: the text of a hard version, or the one that a soft version adds; else None.
-        dtype: ``float32``, ``float16`` or ``bfloat16``; None unless soft.
-        shape: ``(n, hidden_size)``; None unless soft.
-        data: the tensor, C order, little endian; ``b""`` unless soft.
+        kind: ``soft``, ``prefix``, ``hard`` or ``base``.
+        text: the text of a hard version, or the one that a learned version adds; else None.
+        dtype: ``float32``, ``float16`` or ``bfloat16``; None unless learned.
+        shape: ``(n, hidden_size)`` if soft; ``(layers, 2, n, kv_heads, head_dim)`` if a prefix,
+            keys before values, the keys as the cache holds them, rotated; else None.
+        data: the tensor, C order, little endian; ``b""`` unless learned.
         header: canonical JSON of kind, dtype, shape and text (derived).
         digest: SHA-256, hex (derived).
 
@@ -48,7 +57,7 @@ class Content:
     kind: Kind
     text: str | None = None
     dtype: str | None = None
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     data: bytes = field(default=b"", repr=False)
     header: bytes = field(init=False, repr=False)
     digest: str = field(init=False)
@@ -61,20 +70,25 @@ class Content:
         object.__setattr__(self, "digest", digest_of(self.header, self.data))
 
     @property
+    def learned(self) -> bool:
+        """Whether there is a tensor, which must be resident before the version can answer."""
+        return self.kind in LEARNED
+
+    @property
     def virtual_tokens(self) -> int:
-        """N, the rows of the tensor; 0 unless soft."""
-        return self.shape[0] if self.shape else 0
+        """N, the positions that the tensor takes before the input; 0 unless learned."""
+        return self.shape[_SIDES[self.kind].index("n")] if self.shape else 0
 
     @property
     def hidden_size(self) -> int:
         """Columns of the tensor; 0 unless soft."""
-        return self.shape[1] if self.shape else 0
+        return self.shape[1] if self.shape and self.kind == "soft" else 0
 
     def tensor(self) -> torch.Tensor:
-        """A fresh CPU tensor ``[n, hidden_size]`` in the content's own dtype.
+        """A fresh CPU tensor of the content's own shape and dtype.
 
         Raises:
-            ValueError: if the content is not soft.
+            ValueError: if the content is not learned.
         """
         # The registry may import this module but not torch.
         import torch  # noqa: PLC0415
@@ -139,23 +153,25 @@ def _check(content: Content) -> None:
         _refuse(f"A content's text must be a string, not {type(content.text).__name__}.")
     if (content.kind == "hard" and not content.text) or (content.kind == "base" and content.text):
         _refuse("A hard version needs a text, and a base version has none.")
-    if content.kind not in _RANK:
+    if not content.learned:
         if content.dtype is not None or content.shape is not None or content.data:
             _refuse(f"A {content.kind} version has no tensor.")
         return
-    _check_tensor(content.dtype, content.shape, len(content.data), _RANK[content.kind])
+    _check_tensor(content.kind, content.dtype, content.shape, len(content.data))
 
 
-def _check_tensor(dtype: object, shape: object, size: int, rank: int) -> None:
+def _check_tensor(kind: Kind, dtype: object, shape: object, size: int) -> None:
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         _refuse(f"Tensor dtype must be one of {', '.join(ITEM_BYTES)}, not {dtype!r}.")
     if (
         not isinstance(shape, tuple)
-        or len(shape) != rank
+        or len(shape) != len(_SIDES[kind])
         or not all(type(side) is int and side > 0 for side in shape)
+        or (kind == "prefix" and shape[1] != KEYS_AND_VALUES)
     ):
-        _refuse(f"Tensor shape must be two positive integers [n, hidden_size], not {shape!r}.")
-    expected = math.prod(cast("tuple[int, int]", shape)) * ITEM_BYTES[dtype]
+        sides = ", ".join(_SIDES[kind])
+        _refuse(f"A {kind} tensor's shape must be positive integers [{sides}], not {shape!r}.")
+    expected = math.prod(cast("tuple[int, ...]", shape)) * ITEM_BYTES[dtype]
     if size != expected:
         _refuse(f"A {dtype} tensor {list(shape)} has {expected} bytes; found {size}.")
 

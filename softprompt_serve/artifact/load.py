@@ -63,6 +63,8 @@ def soft_from_bytes(
 ) -> Artifact:
     """Load an uploaded file; its content decides what it is, ``filename`` is for messages.
 
+    The version is soft or a prefix, by the shape of its tensor.
+
     Raises:
         BadRequest: any ``artifact_*`` code.
         TooLarge: ``upload_too_large``.
@@ -71,7 +73,7 @@ def soft_from_bytes(
     if looks_zipped(data):
         return _from_zip(data, filename, limits, text)
     name, stored = only(read(data, filename))
-    return _soft(name, stored, {}, limits, text)
+    return _learned(name, stored, {}, limits, text)
 
 
 def hard(text: str, limits: Limits) -> Artifact:
@@ -129,17 +131,17 @@ def _from_zip(data: bytes, filename: str | None, limits: Limits, text: str | Non
 
 def _adapter(data: bytes, declared: dict[str, Any], limits: Limits, text: str | None) -> Artifact:
     name, stored = fold(read(data, WEIGHTS_NAME), declared, limits)
-    return _soft(name, stored, declared, limits, text)
+    return _learned(name, stored, declared, limits, text)
 
 
-def _soft(
+def _learned(
     name: str, stored: Stored, declared: dict[str, Any], limits: Limits, text: str | None
 ) -> Artifact:
     if text is not None:
         check_text(text, limits)
     dtype = stored.torch_dtype(name)
-    shape = check_shape(stored.shape, limits)
-    content = Content("soft", text=text, dtype=dtype, shape=shape, data=stored.data)
+    kind = check_shape(stored.shape, limits)
+    content = Content(kind, text=text, dtype=dtype, shape=tuple(stored.shape), data=stored.data)
     check_finite(content, limits)
     return Artifact(content, MappingProxyType(declared))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DTYPES: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 PROMPT: Final = "prompt_embeddings"
+PREFIX: Final = "past_key_values"
 # An encoder has some thirty tensors; each named one costs ten times its header's bytes to read.
 MAX_HEADER_BYTES: Final = 1024 * 1024
 _LENGTH_BYTES: Final = 8
@@ -72,15 +73,17 @@ def read(data: bytes, filename: str | None) -> dict[str, Stored]:
 
 
 def write(content: Content) -> bytes:
-    """A safetensors file with the content's one tensor, named as PEFT names it.
+    """A safetensors file with the content's one tensor.
+
+    It is named as PEFT names rows, and a prefix as Transformers names keys and values.
 
     Raises:
-        ValueError: the content is not soft.
+        ValueError: the content is not learned.
     """
     # It takes torch to write, and none to read.
     from safetensors.torch import save  # noqa: PLC0415
 
-    return save({PROMPT: content.tensor()})
+    return save({PREFIX if content.kind == "prefix" else PROMPT: content.tensor()})
 
 
 def only(tensors: dict[str, Stored]) -> tuple[str, Stored]:
@@ -90,7 +93,7 @@ def only(tensors: dict[str, Stored]) -> tuple[str, Stored]:
         BadRequest: ``code="artifact_several_tensors"``.
     """
     if len(tensors) != 1:
-        msg = f"Found {listed(tensors)}; expected exactly one tensor, [n, hidden_size]."
+        msg = f"Found {listed(tensors)}; expected exactly one tensor."
         raise BadRequest(msg, code="artifact_several_tensors", param="tensor")
     return next(iter(tensors.items()))
 

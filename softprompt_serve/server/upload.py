@@ -37,19 +37,26 @@ def read_artifact(
 def _read(
     kind: str | None, data: bytes | None, filename: str | None, text: str | None, limits: Limits
 ) -> Artifact:
-    inferred = "soft" if data is not None else "hard" if text is not None else None
-    match kind or inferred:
-        case "soft" if data is not None:
-            return soft_from_bytes(data, filename=filename, limits=limits, text=text)
-        case "hard" if data is None and text is not None:
+    match kind:
+        case None | "soft" | "prefix" if data is not None:
+            artifact = soft_from_bytes(data, filename=filename, limits=limits, text=text)
+            found = artifact.content.kind
+            if kind in {None, found}:
+                return artifact
+            msg = (
+                f"kind={kind} does not go with what was sent: the tensor is that of a {found} one."
+            )
+        case None | "hard" if data is None and text is not None:
             return hard(text, limits)
         case "base" if data is None and text is None:
             return base()
         case None:
-            msg = "Send `tensor` for a soft version, `text` for a hard one, or kind=base."
-        case wanted:
             msg = (
-                f"kind={wanted} does not go with what was sent: soft needs `tensor`, "
+                "Send `tensor` for a soft version or a prefix, `text` for a hard one, or kind=base."
+            )
+        case _:
+            msg = (
+                f"kind={kind} does not go with what was sent: soft and prefix need `tensor`, "
                 "hard needs `text` alone, base needs neither."
             )
     raise BadRequest(msg, code="invalid_upload", param="kind")

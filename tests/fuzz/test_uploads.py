@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import scored
 
-from softprompt_serve.artifact import Content, Limits, soft_from_bytes
+from softprompt_serve.artifact import Content, KvShape, Limits, soft_from_bytes
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.release.bundle import Bundle, evaluation, pack, unpack
 from softprompt_serve.release.members import join, split
 from softprompt_serve.release.records import BaseModelIdentity, parse_record
 
-LIMITS = Limits(8, "float16", 64, 128, 100, max_bytes=1024 * 1024)
+LIMITS = Limits(8, "float16", 64, 128, 100, max_bytes=1024 * 1024, kv=KvShape(2, 2, 2))
 LONGEST_MESSAGE = 4000
 
 
@@ -32,9 +32,9 @@ def refusal(data: bytes) -> SoftpromptError | None:
             content = soft_from_bytes(data, filename="x.safetensors", limits=LIMITS).content
         except SoftpromptError as error:
             return error
-    rows, columns = content.shape
+    rows = content.virtual_tokens
     assert 1 <= rows <= 64
-    assert columns == 8
+    assert content.shape == ((rows, 8) if content.kind == "soft" else (2, 2, rows, 2, 2))
     assert torch.isfinite(content.tensor().to(torch.float16)).all()
     return None
 
@@ -143,7 +143,7 @@ def multipart(draw: st.DrawFn) -> tuple[bytes, str]:
         ("record", RECORDS.map(_encoded)),
         ("version", VERSIONS.map(_encoded)),
         ("text", TEXTS.map(_encoded)),
-        ("kind", st.sampled_from([b"soft", b"hard", b"base", b"other", b""])),
+        ("kind", st.sampled_from([b"soft", b"prefix", b"hard", b"base", b"other", b""])),
         ("digest", st.sampled_from([b"0" * 64, b"x", b""])),
     ):
         if draw(st.integers(0, 2)) == 0 or (name == "tensor" and draw(st.booleans())):

@@ -23,6 +23,7 @@ NAMES = st.one_of(
         [
             *("prompt_embeddings", "embedding.weight", "mlp_head.0.weight", "__metadata__", ""),
             *("lstm_head.weight_ih_l0", "lstm_head.weight_hh_l0", "mlp_head.0.bias"),
+            *("transform.0.weight", "transform.0.bias", "transform.2.weight", "transform.2.bias"),
             *("../../etc/passwd", "/etc/passwd", "a\\b", "C:\\x", "nul\x00", "x" * 5000),
             *(
                 "\u00e9",
@@ -41,7 +42,10 @@ SIDES = st.one_of(
     st.integers(0, 9),
     st.sampled_from([8, 8, 8, -1, 2**31, 2**32, 2**61, 2**63, 2**64 - 1, 2**64, 10**30, 1.5, None]),
 )
-SHAPES = st.one_of(st.just([2, 8]), st.lists(SIDES, max_size=4), st.just([1] * 3000))
+PREFIX = [2, 2, 1, 2, 2]
+SHAPES = st.one_of(
+    st.just([2, 8]), st.just(PREFIX), st.lists(SIDES, max_size=6), st.just([1] * 3000)
+)
 OFFSETS = st.one_of(
     st.just([0, 64]),
     st.lists(st.one_of(st.integers(-1, 200), st.sampled_from([2**40, 2**64, 2**70])), max_size=3),
@@ -105,7 +109,14 @@ def tensors(draw: st.DrawFn) -> bytes:
             ]
         )
     )
-    shape = draw(st.one_of(st.just([2, 8]), st.lists(st.integers(0, 9), max_size=4)))
+    shape = draw(
+        st.one_of(
+            st.just([2, 8]),
+            st.just(PREFIX),
+            st.lists(st.integers(0, 9), max_size=4),
+            st.lists(st.integers(0, 3), min_size=5, max_size=6),
+        )
+    )
     rows = torch.ones(shape)
     if rows.numel():
         value = draw(st.sampled_from([1.0, 0.0, float("nan"), float("inf"), -1e38, 1e-45]))
@@ -115,17 +126,31 @@ def tensors(draw: st.DrawFn) -> bytes:
 
 
 ADAPTER = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2}
+FLAT = {
+    "peft_type": "PREFIX_TUNING",
+    "num_virtual_tokens": 2,
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "token_dim": 2,
+}
 CONFIGS = st.one_of(
     st.just(ADAPTER),
     st.just({"peft_type": "P_TUNING", "num_virtual_tokens": 2, "token_dim": 8}),
+    st.just(FLAT),
+    st.just(FLAT | {"peft_type": "CARTRIDGE"}),
     st.dictionaries(
         st.sampled_from(
             [
                 *("peft_type", "num_virtual_tokens", "token_dim", "encoder_hidden_size"),
                 *("num_transformer_submodules", "base_model_name_or_path", "revision"),
+                *("num_layers", "num_attention_heads"),
             ]
         ),
-        st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("P_TUNING"),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text(max_size=9)
+        | st.sampled_from(["P_TUNING", "PREFIX_TUNING"]),
     ),
 ).map(lambda config: json.dumps(config).encode())
 PATHS = st.one_of(
