@@ -81,19 +81,13 @@ class Capturing:
                 logger.warning("Captured keys and values are not kept: %s", error.message)
 
     def _watch(
-        self,
-        index: int,
-        update: Callable[..., None],
-        layer: Any,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        kv_cache: torch.Tensor,
-        slot_mapping: torch.Tensor,
+        self, index: int, update: Callable[..., None], layer: Any, *written: torch.Tensor
     ) -> None:
+        """Stand before ``do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)``."""
+        key, value, _, slot_mapping = written
         for one in self._caught:
-            wanted = one.slots.to(slot_mapping.device)
-            where = (slot_mapping[:, None] == wanted[None]).nonzero()
+            where = (slot_mapping[:, None] == one.slots.to(slot_mapping.device)).nonzero()
             if len(where) == one.what.rows:
                 rows = where[where[:, 1].argsort(), 0]
                 one.parts[index] = (key[rows].clone(), value[rows].clone())
-        update(layer, key, value, kv_cache, slot_mapping)
+        update(layer, *written)

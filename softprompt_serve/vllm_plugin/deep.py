@@ -15,7 +15,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorMetadata,
@@ -31,6 +30,8 @@ from softprompt_serve.vllm_plugin.reference import reference_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from softprompt_serve.vllm_plugin.reference import Reference
 

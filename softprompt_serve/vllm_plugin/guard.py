@@ -118,9 +118,7 @@ class EngineGuard:
                 raise BadRequest(msg, code="reserved_cache_salt", param="cache_salt")
             return None
         version = decision.version
-        check_pair(
-            Reference.to(version), salt, rendered.get("prompt_token_ids"), self.placeholder
-        )
+        check_pair(Reference.to(version), salt, rendered.get("prompt_token_ids"), self.placeholder)
         return version
 
     def _by(self, version: Version, prompt: Any) -> tuple[Reference, Any]:

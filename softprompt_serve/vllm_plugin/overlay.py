@@ -40,9 +40,7 @@ class Overlay:
         self.deep_problem: str | None = None
         self.applied = 0
 
-    def rows_for(
-        self, request_id: str, sampling_params: Any, computed: int
-    ) -> torch.Tensor | None:
+    def rows_for(self, request_id: str, sampling_params: Any, computed: int) -> torch.Tensor | None:
         """The resident rows ``[n, hidden_size]`` that this request must begin with.
 
         None for a request that refers to no version, for one that has keys and values instead,
@@ -58,9 +56,7 @@ class Overlay:
             return None
         held = None
         if self.bank is not None:
-            held = self.bank.hold(
-                reference.digest, reference.rows, request_id, deep=reference.deep
-            )
+            held = self.bank.hold(reference.digest, reference.rows, request_id, deep=reference.deep)
         if held is None or (reference.deep and computed < reference.rows):
             self.failed.add(request_id)
             return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from softprompt_serve.errors import StartupRefused
+from softprompt_serve.vllm_plugin.deep_seams import DEEP_SEAMS
 from softprompt_serve.vllm_plugin.reads import ENGINE_READS, SERVER_READS
 from softprompt_serve.vllm_plugin.seam import Seam
 
@@ -124,6 +125,7 @@ ENGINE_SEAMS = (
     ),
     Seam(f"{ASYNC_OUTPUT}.get_output", "mark asynchronous outputs", _ONE_FAILS, ("self",)),
     *ENGINE_READS,
+    *DEEP_SEAMS,
 )
 
 SERVER_SEAMS = (

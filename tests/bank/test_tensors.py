@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from softprompt_serve.artifact import Content
+from softprompt_serve.bank.heads import Heads
 from softprompt_serve.bank.tensors import Bank
 from softprompt_serve.errors import BadRequest, Conflict, Unavailable
 
@@ -230,3 +231,100 @@ def test_verify_finds_nothing_after_evictions_and_restores() -> None:
     for content in contents:
         bank_.restore(content.digest)
     assert bank_.verify() == ()
+
+
+HEADS = Heads.of_rank(3, 2, 5)
+
+
+def deep_bank(capacity: int = 64, *, host_bytes: int = 1 << 20) -> Bank:
+    return Bank(
+        capacity,
+        HIDDEN,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        host_bytes=host_bytes,
+        heads=HEADS,
+    )
+
+
+def prefix(tokens: int, seed: int = 0) -> Content:
+    values = torch.randn(3, 2, tokens, 2, 5, generator=torch.Generator().manual_seed(seed))
+    data = values.view(torch.uint8).numpy().tobytes()
+    return Content("prefix", dtype="float32", shape=tuple(values.shape), data=data)
+
+
+def test_keys_and_values_lie_in_the_same_slab_in_their_own_shape() -> None:
+    bank_, content = deep_bank(), prefix(2)
+    bank_.load(soft(3))
+    bank_.load(content)
+    held = bank_.hold(content.digest, 2, "r", deep=True)
+    assert held is not None
+    assert torch.equal(held, content.tensor())
+    assert held.data_ptr() == bank_.slab[3].data_ptr()
+    assert bank_.slots.used == 3 + 3 * 2 * 2 * 2 * 5 // HIDDEN
+
+
+def test_what_is_no_whole_row_takes_one_more() -> None:
+    bank_, content = deep_bank(), prefix(1)  # 60 values; the last row is not full for 7 columns
+    wide = Bank(64, 7, dtype=torch.float32, device=torch.device("cpu"), host_bytes=0, heads=HEADS)
+    wide.load(content)
+    bank_.load(content)
+    assert (wide.slots.used, bank_.slots.used) == (9, 15)
+    held = wide.hold(content.digest, 1, "r", deep=True)
+    assert held is not None
+    assert torch.equal(held, content.tensor())
+
+
+def test_one_kind_is_never_held_as_the_other() -> None:
+    bank_, rows, keys = deep_bank(), soft(2), prefix(2)
+    bank_.load(rows)
+    bank_.load(keys)
+    assert bank_.hold(rows.digest, 2, "a", deep=True) is None
+    assert bank_.hold(keys.digest, 2, "b") is None
+    assert bank_.hold(keys.digest, 3, "c", deep=True) is None
+    assert bank_.slots.holders(rows.digest) == bank_.slots.holders(keys.digest) == 0
+
+
+def test_a_bank_without_heads_takes_no_keys_and_values() -> None:
+    with pytest.raises(BadRequest) as caught:
+        bank().load(prefix(1))
+    assert caught.value.code == "prefix_not_served"
+
+
+def test_evicted_keys_and_values_come_back_from_the_host() -> None:
+    bank_, content = deep_bank(), prefix(2)
+    bank_.load(content)
+    assert bank_.evict(content.digest)
+    assert bank_.restore(content.digest)
+    held = bank_.hold(content.digest, 2, "r", deep=True)
+    assert held is not None
+    assert torch.equal(held, content.tensor())
+    assert bank_.verify() == ()
+
+
+def test_a_changed_key_is_found() -> None:
+    bank_, content = deep_bank(), prefix(1)
+    bank_.load(content)
+    bank_.slab[2] += 1
+    assert bank_.verify() == (content.digest,)
+
+
+def test_what_a_worker_made_goes_first_and_leaves_nothing_behind() -> None:
+    bank_, first = deep_bank(capacity=40), prefix(1, seed=1)
+    bank_.load(first)
+    bank_.store("made", torch.ones(3, 2, 1, 2, 5))
+    assert bank_.hold("made", 1, "r", deep=True) is not None
+    bank_.release("r")
+    assert bank_.load(prefix(1, seed=2)) == ("made",)
+    assert bank_.slots.find(first.digest)
+    assert bank_.host_digests() == ()
+    assert not bank_.restore("made")
+
+
+def test_what_a_worker_made_takes_no_versions_room() -> None:
+    bank_, content = deep_bank(capacity=20), prefix(1)
+    bank_.load(content)
+    with pytest.raises(Unavailable) as caught:
+        bank_.store("made", torch.ones(3, 2, 1, 2, 5))
+    assert caught.value.code == "bank_full"
+    assert bank_.slots.find(content.digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import entry_points
 
 import pytest
@@ -18,11 +19,29 @@ OURS = [
     EXTENSION,
     "--scheduling-policy",
     "priority",
+    "--kv-transfer-config",
+    json.dumps(
+        {
+            "kv_connector": "DeepPrompts",
+            "kv_connector_module_path": "softprompt_serve.vllm_plugin.deep",
+            "kv_role": "kv_both",
+            "kv_load_failure_policy": "fail",
+        }
+    ),
 ]
 
 
 def test_the_needed_flags_are_added() -> None:
     assert launch.serve_arguments(["model"]) == ["model", *OURS]
+
+
+def test_another_kv_connector_is_left_to_the_checks_that_refuse_it() -> None:
+    given = ["model", '--kv-transfer-config={"kv_connector": "Other"}']
+    assert launch.serve_arguments(given) == [*given, *OURS[:-2]]
+
+
+def test_without_deep_prompts_there_is_no_kv_connector() -> None:
+    assert launch.serve_arguments(["model"], deep=False) == ["model", *OURS[:-2]]
 
 
 def test_flags_that_were_given_stay_in_their_order() -> None:

@@ -10,6 +10,7 @@ from vllm import SamplingParams
 from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
 from softprompt_serve.artifact import Content
+from softprompt_serve.bank.heads import Heads
 from softprompt_serve.bank.tensors import Bank
 from softprompt_serve.errors import BadRequest, Conflict
 from softprompt_serve.vllm_plugin.overlay import Overlay, patch_v1
@@ -125,7 +126,7 @@ def test_rows_on_a_device_are_taken_from_the_host_tier() -> None:
     overlay.bank.load(first)
     overlay.bank.load(second)
     params = request("a", second).sampling_params
-    found = overlay.host_rows_for("a", params)
+    found = overlay.host_rows_for("a", params, 0)
     assert found is not None
     assert found.device == CPU
     assert torch.equal(found, second.tensor())
@@ -191,7 +192,7 @@ def test_a_version_with_another_number_of_rows_is_missing(batch: Any, overlay: O
     bank_of(overlay).load(content)
     forged = request("a", content)
     assert forged.sampling_params is not None
-    forged.sampling_params.extra_args = {KEY: {"digest": content.digest, "rows": 2}}
+    forged.sampling_params.extra_args = {KEY: Reference(content.digest, 2).to_extra_args()}
     batch.add_request(forged)
     assert overlay.failed == {"a"}
 
@@ -295,3 +296,39 @@ def test_something_else_under_our_key_is_refused(batch: Any) -> None:
     forged.sampling_params.extra_args = {KEY: "v2"}
     with pytest.raises(BadRequest):
         batch.add_request(forged)
+
+
+def prefixed(name: str, computed: int, *, resident: bool, overlay: Overlay) -> CachedRequestState:
+    """A request with three tokens of keys and values, of which so many need no computing."""
+    bank = bank_of(overlay)
+    bank.heads = Heads.of_rank(1, 1, HIDDEN)
+    values = torch.randn(1, 2, 3, 1, HIDDEN, generator=torch.Generator().manual_seed(1))
+    data = values.view(torch.uint8).numpy().tobytes()
+    content = Content("prefix", dtype="float32", shape=(1, 2, 3, 1, HIDDEN), data=data)
+    if resident:
+        bank.load(content)
+    made = request(name, None)
+    made.num_computed_tokens = computed
+    assert made.sampling_params is not None
+    made.sampling_params.extra_args = {KEY: Reference(content.digest, 3, "keys").to_extra_args()}
+    return made
+
+
+def test_a_prefix_overlays_nothing_and_is_held(batch: Any, overlay: Overlay) -> None:
+    batch.add_request(prefixed("a", 3, resident=True, overlay=overlay))
+    assert rows_at(batch, "a") is None
+    assert overlay.deep["a"].shape == (1, 2, 3, 1, HIDDEN)
+    assert not overlay.failed
+    batch.remove_request("a")
+    assert not overlay.deep
+    (slot,) = bank_of(overlay).slots.resident()
+    assert bank_of(overlay).slots.holders(slot.digest) == 0
+
+
+@pytest.mark.parametrize(("computed", "resident"), [(2, True), (0, True), (3, False)])
+def test_a_prefix_whose_tokens_would_be_computed_fails(
+    computed: int, resident: bool, batch: Any, overlay: Overlay
+) -> None:
+    batch.add_request(prefixed("a", computed, resident=resident, overlay=overlay))
+    assert overlay.failed == {"a"}
+    assert not overlay.deep

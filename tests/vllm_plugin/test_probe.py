@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from softprompt_serve.errors import StartupRefused
-from softprompt_serve.vllm_plugin.probe import prove_overlay
+from softprompt_serve.vllm_plugin.probe import keys_refused, prove_overlay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,7 +63,7 @@ async def test_the_same_answer_is_proof() -> None:
     workers = Workers()
     found = await prove_overlay(Engine(workers, ANSWER), workers, 0)
     assert found == {"rows": 3, "logprob_difference": 0.0, "workers": 1}
-    assert workers.unloads == 1
+    assert workers.unloads == 2
 
 
 async def test_a_probe_that_another_server_evicted_is_sent_again() -> None:
@@ -77,7 +77,7 @@ async def test_another_answer_or_none_is_a_refusal(answers: list[dict[int, float
     workers = Workers()
     with pytest.raises(StartupRefused, match="The overlay is not active"):
         await prove_overlay(Engine(workers, *answers), workers, 0)
-    assert workers.unloads == 1
+    assert workers.unloads == 2
 
 
 async def test_a_worker_that_overlaid_nothing_is_a_refusal() -> None:
@@ -88,3 +88,19 @@ async def test_a_worker_that_overlaid_nothing_is_a_refusal() -> None:
     workers = Idle()
     with pytest.raises(StartupRefused, match=r"overlays per worker \[0, 7\] → \[1, 7\]"):
         await prove_overlay(Engine(workers, ANSWER), workers, 0)
+
+
+async def test_keys_and_values_that_answer_alike_are_proof() -> None:
+    workers = Workers()
+    found = await prove_overlay(Engine(workers, ANSWER, ANSWER, ANSWER), workers, 0, deep=True)
+    assert found["keys_difference"] == 0.0
+    assert keys_refused(found) is None
+
+
+@pytest.mark.parametrize("loaded", [OTHER, {}])
+async def test_keys_and_values_that_answer_otherwise_are_not_served(
+    loaded: dict[int, float],
+) -> None:
+    workers = Workers()
+    found = await prove_overlay(Engine(workers, ANSWER, ANSWER, loaded), workers, 0, deep=True)
+    assert "Keys and values are not served" in (keys_refused(found) or "")

@@ -9,6 +9,7 @@ import pytest
 
 from softprompt_serve.errors import StartupRefused, Unavailable
 from softprompt_serve.settings import Settings
+from softprompt_serve.vllm_plugin.geometry import CONNECTOR, CONNECTOR_MODULE
 from softprompt_serve.vllm_plugin.probe import (
     _difference,
     check_configuration,
@@ -16,6 +17,16 @@ from softprompt_serve.vllm_plugin.probe import (
     soft_prompts_refused,
 )
 from softprompt_serve.vllm_plugin.worker import EXTENSION
+
+
+def transfer(**changes: Any) -> Any:
+    """Our own connector, as ``serve`` configures it."""
+    given = {
+        "kv_connector": CONNECTOR,
+        "kv_connector_module_path": CONNECTOR_MODULE,
+        "kv_load_failure_policy": "fail",
+    } | changes
+    return SimpleNamespace(**given)
 
 
 def config(**changes: Any) -> Any:
@@ -59,6 +70,7 @@ def test_adapters_are_refused_before_the_probe_would_fail() -> None:
 
 def test_a_configuration_in_order_passes() -> None:
     check()
+    check(kv_transfer_config=transfer())
 
 
 def test_the_real_configuration_of_a_server_is_read(vllm_config: Any) -> None:
@@ -75,7 +87,15 @@ def test_the_real_configuration_of_a_server_is_read(vllm_config: Any) -> None:
         ({"worker_extension_cls": ""}, f"--worker-extension-cls {EXTENSION}"),
         ({"worker_extension_cls": "another.Extension"}, f"--worker-extension-cls {EXTENSION}"),
         ({"data_parallel_size": 2}, "--data-parallel-size"),
-        ({"kv_transfer_config": object()}, "--kv-transfer-config"),
+        ({"kv_transfer_config": transfer(kv_connector="Other")}, "--kv-transfer-config"),
+        (
+            {"kv_transfer_config": transfer(kv_connector_module_path="elsewhere")},
+            "--kv-transfer-config",
+        ),
+        (
+            {"kv_transfer_config": transfer(kv_load_failure_policy="recompute")},
+            "kv_load_failure_policy",
+        ),
         ({"environ": {"VLLM_USE_RUST_FRONTEND": "1"}}, "VLLM_USE_RUST_FRONTEND"),
         (
             {"environ": {"VLLM_SKIP_MODEL_NAME_VALIDATION": "true"}},

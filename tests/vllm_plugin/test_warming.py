@@ -12,12 +12,13 @@ import pytest
 from server.conftest import tensor
 
 from softprompt_serve.artifact import soft_from_bytes
+from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.registry.snapshot import Version
 from softprompt_serve.release.records import parse_record
 from softprompt_serve.server.service import Service
-from softprompt_serve.testing import service_for_tests
+from softprompt_serve.testing import FakeWorkers, service_for_tests
 from softprompt_serve.vllm_plugin import warming as module
-from softprompt_serve.vllm_plugin.reference import KEY, salt_for
+from softprompt_serve.vllm_plugin.reference import KEY, Reference, salt_for
 from softprompt_serve.vllm_plugin.warming import Warming
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +41,7 @@ class Engine:
         self.gate.set()
         self.error: Exception | None = None
         self.service: Service | None = None
+        self.room = True
 
     async def generate(
         self, prompt: Any, params: Any, request_id: str, **more: Any
@@ -52,11 +54,19 @@ class Engine:
         await self.gate.wait()
         if self.error is not None:
             raise self.error
+        if params.extra_args[KEY]["way"] == "caught" and self.room:
+            workers_of(self.service).slots.place(keys_of(digest), 1)
         yield "an output"
 
 
+def workers_of(service: Service) -> FakeWorkers:
+    workers = service.residency.workers
+    assert isinstance(workers, FakeWorkers)
+    return workers
+
+
 @asynccontextmanager
-async def started(tmp_path: Path) -> Any:
+async def started(tmp_path: Path, *, keep: bool = False, cached: bool = True) -> Any:
     service, engine = service_for_tests(tmp_path), Engine()
     engine.service = service
     await service.start()
@@ -65,6 +75,8 @@ async def started(tmp_path: Path) -> Any:
         service.residency,
         placeholder=PLACEHOLDER,
         block=BLOCK,
+        keep=keep,
+        cached=cached,
         more={"priority": 9},
     )
     service.keeping.warm = warming
@@ -89,7 +101,7 @@ async def test_a_version_is_warm_before_the_swap_is_acknowledged(tmp_path: Path)
         ((prompt, params, more),) = engine.sent
         assert prompt["prompt_token_ids"] == [PLACEHOLDER] * 6
         assert prompt["cache_salt"] == salt_for(version.digest, None)
-        assert params.extra_args == {KEY: {"digest": version.digest, "rows": 5}}
+        assert params.extra_args == {KEY: Reference.to(version).to_extra_args()}
         assert (params.max_tokens, more) == (1, {"priority": 9})
 
 
@@ -153,3 +165,34 @@ async def test_what_is_under_way_ends_with_the_server(
         await service.set_alias("p", "production", "v1", None)
         await warming.stop()
         assert service.residency.leases(version.digest) == 0
+
+
+async def test_where_keys_and_values_are_kept_any_number_of_tokens_is_worth_it(
+    tmp_path: Path,
+) -> None:
+    async with started(tmp_path, keep=True, cached=False) as (service, engine, _):
+        version = await imported(service, 1)
+        await service.set_alias("p", "production", "v1", None)
+        ((prompt, params, _),) = engine.sent
+        assert params.extra_args[KEY]["way"] == "caught"
+        # Found in the prefix cache they would not be computed, and so not caught.
+        assert prompt["cache_salt"].startswith(salt_for(version.digest, None) + ":")
+        assert service.residency.has_keys(version)
+
+
+async def test_a_bank_without_room_leaves_the_prefix_cache(tmp_path: Path) -> None:
+    async with started(tmp_path, keep=True) as (service, engine, _):
+        engine.room = False
+        version = await imported(service, BLOCK)
+        await service.set_alias("p", "production", "v1", None)
+        assert [params.extra_args[KEY]["way"] for _, params, _ in engine.sent] == ["caught", "rows"]
+        assert not service.residency.has_keys(version)
+
+
+async def test_an_unloaded_versions_keys_and_values_go_with_it(tmp_path: Path) -> None:
+    async with started(tmp_path, keep=True) as (service, _, _):
+        version = await imported(service, 2)
+        await service.set_alias("p", "production", "v1", None)
+        await service.residency.unload(version.digest, forget=True, within=1)
+        assert workers_of(service).slots.resident() == ()
+        assert not service.residency.has_keys(version)

@@ -76,7 +76,7 @@ def test_only_what_is_forgotten_can_not_come_back(
 def test_an_error_of_ours_travels_as_data(overlay: Overlay) -> None:
     assert load(soft(9))["error"] == {
         "class": "BadRequest",
-        "message": "9 virtual tokens can't fit a bank of 8 rows; raise SOFTPROMPT_BANK_ROWS.",
+        "message": "A version of 9 rows can't fit a bank of 8; raise SOFTPROMPT_BANK_ROWS.",
         "code": "bank_too_small",
         "retry_after": None,
     }
