@@ -1,10 +1,10 @@
-"""A checkpoint that is quick to serve: two layers of random weights, and the demo's tokenizer."""
+"""Checkpoints that are quick to serve: two layers of random weights, and the demo's tokenizer."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -23,8 +23,10 @@ SHAPE: Final = {
 _FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
-def make(folder: Path, demo: Path, seed: int = 0) -> Path:
+def make(folder: Path, demo: Path, seed: int = 0, **changes: Any) -> Path:
     """Write the checkpoint; the same seed makes the same weights.
+
+    ``changes`` are of the demo's configuration, such as ``model_type="qwen3"``.
 
     The weights are large enough for answers to depend on what was asked, and for one token to stand
     out among the others.
@@ -33,8 +35,11 @@ def make(folder: Path, demo: Path, seed: int = 0) -> Path:
     for name in _FILES:
         if (demo / name).exists():
             shutil.copy(demo / name, folder / name)
-    given = json.loads((demo / "config.json").read_text())
-    config = AutoConfig.for_model(given.pop("model_type"), **(given | SHAPE))
+    given = json.loads((demo / "config.json").read_text()) | SHAPE | changes
+    kind = given.pop("model_type")
+    if kind != "llama":
+        del given["architectures"]
+    config = AutoConfig.for_model(kind, **given)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).float()
     with torch.no_grad():

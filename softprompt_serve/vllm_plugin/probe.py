@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from softprompt_serve.vllm_plugin.reference import Way
     from softprompt_serve.vllm_plugin.rpc import EngineWorkers
 
-VERIFIED_ARCHITECTURES = frozenset({"LlamaForCausalLM"})
+VERIFIED_ARCHITECTURES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen3ForCausalLM"})
 """Proven token for token against Transformers and PEFT by the end-to-end tests."""
 
 _TOP = 5

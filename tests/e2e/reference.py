@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 TEMPLATE = {"add_generation_prompt": True, "return_dict": True}
 
@@ -60,6 +61,56 @@ class Reference:
                 do_sample=False,
             )
         return [token for token in out[0].tolist() if token != self.model.config.eos_token_id]
+
+    def greedy_after(
+        self, keys: torch.Tensor, ids: list[int], *, tokens: int, ends: bool = True
+    ) -> list[int]:
+        """As :meth:`greedy`, after keys and values ``[layers, 2, n, kv_heads, head_dim]``."""
+        cache = DynamicCache()
+        for layer, (key, value) in enumerate(keys.float()):
+            cache.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None], layer)
+        found: list[int] = []
+        given = torch.tensor([ids])
+        with torch.inference_mode():
+            while len(found) < tokens:
+                logits = self.model(input_ids=given, past_key_values=cache).logits[0, -1]
+                token = int(logits.argmax())
+                if ends and token == self.model.config.eos_token_id:
+                    break
+                found.append(token)
+                given = torch.tensor([[token]])
+        return found
+
+    def greedy_past_the_end(
+        self, ids: list[int], rows: torch.Tensor | None = None, *, tokens: int
+    ) -> list[int]:
+        """As :meth:`greedy`, where no token ends an answer."""
+        embeddings = self.embeddings(ids, rows)[None]
+        with torch.inference_mode():
+            out = self.model.generate(
+                inputs_embeds=embeddings,
+                attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
+                min_new_tokens=1,
+                max_new_tokens=tokens,
+                do_sample=False,
+                eos_token_id=-1,
+            )
+        found: list[int] = out[0].tolist()
+        return found
+
+    def cycled(self, text: str, tokens: int) -> list[int]:
+        """A text's token ids, over and over until there are so many."""
+        return list(itertools.islice(itertools.cycle(self.text_ids(text)), tokens))
+
+    def own_keys(self, ids: list[int]) -> torch.Tensor:
+        """The model's own keys and values after ``ids``, as a prefix: plausible ones."""
+        with torch.inference_mode():
+            cache = self.model(input_ids=torch.tensor([ids])).past_key_values
+        layers = [
+            torch.stack([layer.keys[0].transpose(0, 1), layer.values[0].transpose(0, 1)])
+            for layer in cache.layers
+        ]
+        return torch.stack(layers)
 
     def answer(self, ids: list[int], rows: torch.Tensor | None = None, *, tokens: int) -> str:
         return self.tokenizer.decode(

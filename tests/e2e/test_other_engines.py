@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import safetensors.torch
 import torch
 from e2e.conftest import PROMPTS, TICKET, import_versions
 from e2e.harness import PLAIN, Admin, Server
@@ -25,9 +26,14 @@ from safetensors.torch import load_file, save_file
 from softprompt_serve.demo import tickets
 from softprompt_serve.release.policy import parse_policy
 
+CONNECTOR = {
+    "kv_connector": "DeepPrompts",
+    "kv_connector_module_path": "softprompt_serve.vllm_plugin.deep",
+    "kv_role": "kv_both",
+}
 OUR_FLAGS = (
     *("--worker-extension-cls", "softprompt_serve.vllm_plugin.worker.SoftpromptWorker"),
-    "--enable-prompt-embeds",
+    *("--enable-prompt-embeds", "--kv-transfer-config", json.dumps(CONNECTOR)),
 )
 API_KEY = "none"  # what the harness' clients send
 KEYED = {"authorization": f"Bearer {API_KEY}"}
@@ -85,8 +91,12 @@ def test_chunks_smaller_than_n_and_preemption_change_no_answer(
     tensors = {name: reference.random_rows(n, seed=n) for name, n in sizes.items()}
     for name, tensor in tensors.items():
         admin.imported("tight", safetensors_bytes(tensor), version=name)
+    sentence = "Everything that follows is said by a sailor."
+    keys = {f"k{n}": reference.own_keys(reference.cycled(sentence, n)) for n in (129, 60)}
+    for name, tensor in keys.items():
+        admin.imported("tight", safetensors.torch.save({"keys": tensor}), version=name)
     texts = [TICKET, "Once upon a time", "A list of fruits: apple,", "The weather today is"]
-    jobs = [(name, text) for text in texts for name in tensors] * 2
+    jobs = [(name, text) for text in texts for name in (*tensors, *keys)] * 2
 
     async def run() -> list[str]:
         async with tight.async_client() as client:
@@ -109,22 +119,13 @@ def test_chunks_smaller_than_n_and_preemption_change_no_answer(
     for job, answer in zip(jobs, answers, strict=True):
         if job not in wanted:
             name, text = job
-            wanted[job] = greedy_past_the_end(reference, text, tensors[name])
+            ids = reference.text_ids(text)
+            if name in keys:
+                told = reference.greedy_after(keys[name], ids, tokens=TOKENS, ends=False)
+            else:
+                told = reference.greedy_past_the_end(ids, tensors[name], tokens=TOKENS)
+            wanted[job] = reference.tokenizer.decode(told, skip_special_tokens=True)
         assert answer == wanted[job], job
-
-
-def greedy_past_the_end(reference: Reference, text: str, tensor: torch.Tensor) -> str:
-    embeddings = reference.embeddings(reference.text_ids(text), tensor)[None]
-    with torch.inference_mode():
-        out = reference.model.generate(
-            inputs_embeds=embeddings,
-            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
-            min_new_tokens=1,
-            max_new_tokens=TOKENS,
-            do_sample=False,
-            eos_token_id=-1,
-        )
-    return reference.tokenizer.decode(out[0], skip_special_tokens=True)
 
 
 def test_raw_prompt_embeds_are_refused_by_default(tight: Server) -> None:
@@ -240,7 +241,8 @@ def test_an_answer_that_has_begun_is_finished_when_the_server_is_told_to_end(
         assert tight.process is not None
         tight.process.send_signal(signal.SIGTERM)
         text += "".join(chunk.choices[0].text for chunk in stream)
-    assert text == greedy_past_the_end(reference, TICKET, tensor)
+    told = reference.greedy_past_the_end(reference.text_ids(TICKET), tensor, tokens=TOKENS)
+    assert text == reference.tokenizer.decode(told, skip_special_tokens=True)
     assert tight.wait_exit() == 0
 
 
