@@ -89,7 +89,7 @@ class Residency:
 
     def is_resident(self, version: Version) -> bool:
         """Whether the version can be sent to the workers now, as far as is known."""
-        return version.kind != "soft" or version.digest in self._resident
+        return not version.learned or version.digest in self._resident
 
     async def ensure(self, version: Version) -> None:
         """Make ``version`` resident on all workers; returns at once if it is.
