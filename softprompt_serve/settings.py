@@ -75,7 +75,7 @@ class Settings(AccessSettings, TelemetrySettings):
         Field(ge=0, description="Bytes of evicted tensors each worker keeps in host memory."),
     ] = 256 * 1024 * 1024
     max_virtual_tokens: Annotated[
-        int, Field(ge=1, description="Largest n of a soft version that is accepted.")
+        int, Field(ge=1, description="Largest n of a learned version that is accepted.")
     ] = 1024
     max_upload_bytes: Annotated[
         int, Field(ge=1024, description="Largest request body of the admin API.")

@@ -12,7 +12,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from softprompt_serve.artifact import Limits, content_from_parts
+from softprompt_serve.artifact import KvShape, Limits, content_from_parts
 from softprompt_serve.bank.slots import Slots
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.registry.catalog import Catalogue
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 HIDDEN_SIZE = 8
+KV = KvShape(layers=2, kv_heads=2, head_dim=4)
 BASE_MODEL = "base-model"
 ADMIN_TOKEN = "a-token-for-tests"  # noqa: S105 - opens nothing but a server of tests
 
@@ -71,7 +72,7 @@ class FakeWorkers:
         """See :class:`~softprompt_serve.server.residency.Workers`."""
         content = content_from_parts(header, data)
         self._called("load", content.digest)
-        if content.hidden_size != self.hidden_size:
+        if content.kind == "soft" and content.hidden_size != self.hidden_size:
             msg = (
                 f"The tensor has hidden size {content.hidden_size}, "
                 f"the model has {self.hidden_size}."
@@ -172,6 +173,7 @@ def service_for_tests(
             max_virtual_tokens=settings.max_virtual_tokens,
             max_model_len=max_model_len,
             max_text_chars=settings.max_text_chars,
+            kv=KV,
         ),
     )
     return following(settings, catalogue, store, Residency(workers, store), served)

@@ -29,6 +29,7 @@ TENSOR = torch.arange(24, dtype=torch.float32).reshape(3, 8)
 SOFT = Content(
     "soft", text="Be brief.\r\n", dtype="float32", shape=(3, 8), data=TENSOR.numpy().tobytes()
 )
+PREFIX = Content("prefix", dtype="float32", shape=(2, 2, 3, 1, 2), data=TENSOR.numpy().tobytes())
 HARD = Content("hard", text="Antworte in einem Satz: ü.\n")
 RECORD = parse_record({"dataset": "tickets", "seed": 7, "metrics": {"accuracy": 1}})
 BASE = BaseModelIdentity(name="acme/small", fingerprint="f1")
@@ -74,7 +75,7 @@ def restated(**changes: Any) -> bytes:
     return join(members | {"manifest.json": json.dumps(manifest).encode()})
 
 
-@pytest.mark.parametrize("content", [SOFT, HARD, Content("base")], ids=lambda c: c.kind)
+@pytest.mark.parametrize("content", [SOFT, PREFIX, HARD, Content("base")], ids=lambda c: c.kind)
 def test_what_is_packed_comes_back(content: Content) -> None:
     found = unpack(pack(bundle(content)))
     assert (found.label, found.content, found.record) == ("support@v4", content, RECORD)
@@ -103,6 +104,13 @@ def test_the_form_of_a_bundle_is_the_same_in_every_release() -> None:
     data = pack(Bundle("support", "v4", HARD, RECORD, BASE))
     expected = "753f647fcf6c9777f3baed26671bdc1fda14a1ebf182a1ff0911769fdd1cad6e"
     assert hashlib.sha256(data).hexdigest() == expected
+
+
+@pytest.mark.parametrize(("kind", "content"), [("soft", PREFIX), ("prefix", SOFT)])
+def test_a_tensor_of_another_kind_than_stated_is_refused(kind: str, content: Content) -> None:
+    members = split(pack(bundle(content)))
+    manifest = json.loads(members["manifest.json"]) | {"kind": kind}
+    assert "shape" in refused(join(members | {"manifest.json": json.dumps(manifest).encode()}))
 
 
 def test_a_bundle_can_be_read_by_anyone_who_reads_zip_and_safetensors() -> None:

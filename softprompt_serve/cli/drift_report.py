@@ -42,7 +42,7 @@ class Found:
         compared: a run for each data set.
         watch: by what was decided.
         shifts: of every version, evaluator and cohort.
-        leads: of soft versions over the baseline.
+        leads: of learned versions over the baseline.
         baseline: the version that is the policy's, or None.
         remedy: what the policy has done about it, if anything.
         failure: why that could not be done, or None.
@@ -67,7 +67,7 @@ class Found:
 
     @property
     def retire(self) -> tuple[str, ...]:
-        """Soft versions that are no longer needed."""
+        """Learned versions that are no longer needed."""
         return tuple(version for version, leads in self.leads.items() if unneeded(leads))
 
     def to_json(self) -> Json:

@@ -84,7 +84,7 @@ def remove(
 ) -> None:
     """Forget a prompt's policy.
 
-    With a soft version it then has the one that holds by default.
+    With a learned version it then has the one that holds by default.
     """
     with connected(url, token, as_json=as_json) as session:
         session.show(session.api.change("DELETE", _path(prompt)), views.policy)

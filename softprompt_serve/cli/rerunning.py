@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from softprompt_serve.artifact.content import LEARNED
 from softprompt_serve.cli import evaluating, remedies
 from softprompt_serve.cli.client import prompt_path, rollout_path
 from softprompt_serve.cli.drift_report import Compared, Found
@@ -222,7 +223,7 @@ def _weighed(scene: Scene, compared: list[Compared]) -> Found:
     leads = {
         version: leads_of(policy, runs, version, baseline)
         for version in versions
-        if policy is not None and baseline in versions and kinds[version] == "soft"
+        if policy is not None and baseline in versions and kinds[version] in LEARNED
     }
     return Found(tuple(compared), scene.watch, shifts, leads, baseline)
 

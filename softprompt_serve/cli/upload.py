@@ -35,7 +35,7 @@ def as_parts(
 ) -> tuple[Path | None, dict[str, str]]:
     """What to upload as the tensor, and the form fields beside it.
 
-    A text file is a hard version's text; anything else is a soft version's tensor.
+    A text file is a hard version's text; anything else is a learned version's tensor.
 
     Raises:
         BadRequest: ``file_unreadable``, ``invalid_upload`` (parts that don't go together).

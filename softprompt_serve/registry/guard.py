@@ -98,7 +98,7 @@ def check_alias(
         return {}
     candidate = subjects[version]
     baseline = subjects.get(aliases.get(policy.baseline, policy.baseline))
-    held = _held(session, prompt) if alias == PRODUCTION and candidate.kind != "soft" else ()
+    held = _held(session, prompt) if alias == PRODUCTION and not candidate.learned else ()
     if not asks(policy, alias, candidate, baseline=baseline, held=held):
         return {}
     if granted is None or granted != Pass(

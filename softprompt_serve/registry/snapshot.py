@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt_serve.access.tokens import NO_TOKENS, Keyring
+from softprompt_serve.artifact.content import LEARNED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +35,12 @@ class Version:
         prompt: the prompt's name, such as ``support``.
         version: its name within the prompt, such as ``v2``.
         digest: SHA-256 (hex) over the canonical content; see ``artifact/content.py``.
-        kind: ``soft`` (a tensor), ``hard`` (a text) or ``base`` (nothing added).
-        virtual_tokens: n, the rows of the tensor; 0 unless soft.
+        kind: ``soft`` (rows before the input's), ``prefix`` (keys and values before every layer's),
+            ``hard`` (a text) or ``base`` (nothing added).
+        virtual_tokens: n, the positions that the tensor takes; 0 unless learned.
         hidden_size: columns of the tensor; 0 unless soft.
         dtype: the stored tensor's dtype (``float32``, ``float16``, ``bfloat16``) or None.
-        text: the text that a hard version adds, or that a soft one adds after its tensor.
+        text: the text that a hard version adds, or that a learned one adds after its tensor.
         wanted: whether the version should be resident and answer; false after an unload.
         created_at: RFC 3339, UTC.
         created_by: who imported it, or None.
@@ -59,6 +61,11 @@ class Version:
     created_by: str | None
     record: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False)
+
+    @property
+    def learned(self) -> bool:
+        """Whether it is a tensor, which must be resident before it can answer."""
+        return self.kind in LEARNED
 
     @property
     def label(self) -> str:

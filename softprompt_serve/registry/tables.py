@@ -35,11 +35,11 @@ class ContentMeta(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """``soft``, ``hard`` or ``base``."""
+        """``soft``, ``prefix``, ``hard`` or ``base``."""
 
     @property
     def virtual_tokens(self) -> int:
-        """N; 0 unless soft."""
+        """N; 0 unless learned."""
 
     @property
     def hidden_size(self) -> int:
@@ -47,7 +47,7 @@ class ContentMeta(Protocol):
 
     @property
     def dtype(self) -> str | None:
-        """The tensor's dtype; None unless soft."""
+        """The tensor's dtype; None unless learned."""
 
     @property
     def text(self) -> str | None:

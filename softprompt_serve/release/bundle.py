@@ -3,7 +3,7 @@
 The members, in this order (see ``members.py`` for the file, ``manifest.py`` for the first):
 
 * ``manifest.json``: which version it is, and the SHA-256 of each other member,
-* ``prompt.safetensors``: a soft version's tensor, ``text.txt``: the text of a hard or mixed one,
+* ``prompt.safetensors``: a learned version's tensor, ``text.txt``: the text of a hard or mixed one,
 * ``record.json``: the release record, without what nobody filled in,
 * ``evaluations/<run>.json``: each stored run that asked this version,
 * ``signature.json``: where somebody signed the manifest (``signing.py``).
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from softprompt_serve.artifact.content import Content, canonical_json
+from softprompt_serve.artifact.content import LEARNED, Content, canonical_json
 from softprompt_serve.artifact.tensors import only, read, write
 from softprompt_serve.errors import Conflict, SoftpromptError
 from softprompt_serve.release.evidence_shapes import parse_run, to_document
@@ -59,7 +59,7 @@ class Bundle:
         record: its release record.
         base: what was served where it was exported.
         runs: evaluations that asked this version, by their id; see :func:`evaluation`.
-        tensor: the safetensors file of a soft version, else None.
+        tensor: the safetensors file of a learned version, else None.
         signature: a ``signature.json``, or None.
     """
 
@@ -154,7 +154,7 @@ def _members(bundle: Bundle) -> dict[str, bytes]:
     """All members that the manifest counts, in the order in which they are written."""
     content = bundle.content
     members = {}
-    if content.kind == "soft":
+    if content.learned:
         members[TENSOR] = write(content) if bundle.tensor is None else bundle.tensor
     if content.text is not None:
         members[TEXT] = content.text.encode()
@@ -163,18 +163,18 @@ def _members(bundle: Bundle) -> dict[str, bytes]:
 
 
 def _content(manifest: Manifest, members: Mapping[str, bytes]) -> Content:
-    if (manifest.kind == "soft") != (TENSOR in members):
-        refuse(f"a {manifest.kind} version has {'a' if manifest.kind == 'soft' else 'no'} {TENSOR}")
+    learned = manifest.kind in LEARNED
+    if learned != (TENSOR in members):
+        refuse(f"a {manifest.kind} version has {'a' if learned else 'no'} {TENSOR}")
     try:
         text = members[TEXT].decode() if TEXT in members else None
     except UnicodeDecodeError as error:
         refuse(f"{TEXT} is not UTF-8", error)
-    if manifest.kind != "soft":
+    if not learned:
         return Content(manifest.kind, text=text)
     name, stored = only(read(members[TENSOR], TENSOR))
-    rows, columns = stored.shape if len(stored.shape) == len(("n", "hidden_size")) else (0, 0)
-    dtype = stored.torch_dtype(name)
-    return Content("soft", text=text, dtype=dtype, shape=(rows, columns), data=stored.data)
+    dtype, shape = stored.torch_dtype(name), tuple(stored.shape)
+    return Content(manifest.kind, text=text, dtype=dtype, shape=shape, data=stored.data)
 
 
 def _run_of(name: str, data: bytes, manifest: Manifest) -> str:

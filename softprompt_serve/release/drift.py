@@ -1,6 +1,6 @@
 """Whether the served base model is one that a version was made for, or accepted on. Pure.
 
-A soft prompt is fitted to the very weights, tokenizer and chat template that it was trained on.
+A learned version is fitted to the very weights, tokenizer and chat template it was trained on.
 Another base model may do anything with it, and nobody can read the tensor to tell.
 """
 
@@ -72,7 +72,7 @@ class Acceptance:
 def drift(
     record: Mapping[str, Any], accepted: Iterable[Acceptance], served: BaseModelIdentity
 ) -> str | None:
-    """Why a soft version is not known to be good on the served base model; None if it is.
+    """Why a learned version is not known to be good on the served base model; None if it is.
 
     It is good where it was accepted on these very fingerprints. Else each fingerprint that its
     record names, or that was served when it came, must be the served one; what is not known on

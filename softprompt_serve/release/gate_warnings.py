@@ -50,7 +50,7 @@ def _weak_baseline(case: Case) -> Iterator[str]:
     others = [
         version
         for version in case.versions
-        if version.kind != "soft" and version.name not in (baseline.name, case.candidate.name)
+        if not version.learned and version.name not in (baseline.name, case.candidate.name)
     ]
     for evaluator, dataset in case.measured():
         for other in others:

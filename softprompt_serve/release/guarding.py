@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def default_policy(versions: Sequence[Subject], aliases: Mapping[str, str]) -> Policy | None:
-    """What a prompt without a policy asks: None if it has no soft version.
+    """What a prompt without a policy asks: None if it has no learned version.
 
     The baseline is the alias ``baseline`` if there is one, else the newest hard version that is
     alive. Something must be won against it on at least 50 items, nothing lost, and no protected
@@ -24,7 +24,7 @@ def default_policy(versions: Sequence[Subject], aliases: Mapping[str, str]) -> P
         versions: the prompt's versions that are not removed, in the order of their making.
         aliases: alias → version.
     """
-    if all(version.kind != "soft" for version in versions):
+    if not any(version.learned for version in versions):
         return None
     if BASELINE in aliases:
         return Policy(baseline=BASELINE)
@@ -44,7 +44,7 @@ def asks(
     """Whether moving an alias to a version needs a verdict.
 
     Going back is never asked for evidence: neither a rollback, nor the baseline, nor a version that
-    can be read and that the alias has had before. A soft version that comes again is asked like any
+    can be read and that the alias has had before. A learned version that comes again is asked like any
     other, since what it earned was on other evidence.
 
     Args:
@@ -57,7 +57,7 @@ def asks(
     """
     if rollback or alias not in policy.guarded or candidate.kind not in policy.kinds:
         return False
-    if candidate.kind == "soft":
+    if candidate.learned:
         return True
     known = {*held, *(() if baseline is None else (baseline.name,))}
     return candidate.name not in known

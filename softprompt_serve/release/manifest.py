@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from softprompt_serve.artifact.content import Kind
 from softprompt_serve.release.members import refuse
 from softprompt_serve.release.records import BaseModelIdentity, Sha256
 
@@ -59,7 +60,7 @@ class Manifest(_Shape):
     format: Literal["softprompt-bundle/1"] = FORMAT
     prompt: Name
     version: Name
-    kind: Literal["soft", "hard", "base"]
+    kind: Kind
     digest: Sha256
     base_model: Base
     members: dict[str, Member]

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from softprompt_serve.artifact.content import LEARNED, Kind
 from softprompt_serve.errors import BadRequest
 from softprompt_serve.release.yaml_text import from_yaml
 
@@ -37,7 +38,6 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Confidence = Annotated[float, Field(gt=0.5, lt=1.0)]
 Drop = Annotated[float, Field(ge=0.0)]
-Kind = Literal["soft", "hard", "base"]
 
 
 class Document(BaseModel):
@@ -133,7 +133,7 @@ class Watch(Document):
     )
     retire_below: Drop | None = Field(
         0.02,
-        description="A soft version whose lead over the baseline is certainly below this is said "
+        description="A learned version whose lead over the baseline is certainly below this is said "
         "to be no longer needed; null: never.",
     )
 
@@ -155,7 +155,7 @@ class Policy(Document):
         description="Aliases that are moved to such a version only if it passes.",
     )
     kinds: tuple[Kind, ...] = Field(
-        ("soft",), min_length=1, description="Kinds of versions of which all this is asked."
+        LEARNED, min_length=1, description="Kinds of versions of which all this is asked."
     )
     win: tuple[Win, ...] = Field(
         (),

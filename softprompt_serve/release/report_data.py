@@ -83,7 +83,7 @@ class Row:
 
     Attributes:
         version: its name.
-        kind: ``soft``, ``hard``, ``base``, or None if the catalogue has no such version.
+        kind: ``soft``, ``prefix``, ``hard``, ``base``, or None if the catalogue has no such version.
         role: ``candidate``, ``baseline`` or "".
         mean, low, high: the mean and its 95 % interval; no interval is None.
         items: how many.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from softprompt_serve.release.paired import Comparison
     from softprompt_serve.release.report_contest import Contest, Demand
 
-_ORDER: Final = {"base": 0, "hard": 1, "soft": 2}
+_ORDER: Final = {"base": 0, "hard": 1, "soft": 2, "prefix": 3}
 
 
 @dataclass(frozen=True, slots=True)

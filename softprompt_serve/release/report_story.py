@@ -33,10 +33,19 @@ _TEXTS: Final = {
 }
 
 
+def _tensor(version: Data) -> tuple[Fact, ...]:
+    n, dtype = version["virtual_tokens"], version["dtype"] or ""
+    if version["kind"] == "prefix":
+        found = f"{n} virtual tokens of every layer, {dtype}"
+        return (Fact("keys and values", found, exact=True),)
+    if version["kind"] == "soft":
+        shape = f"[{n}, {version['hidden_size']}] {dtype}"
+        return (Fact("tensor [virtual tokens, hidden size]", shape.strip(), exact=True),)
+    return ()
+
+
 def what_it_is(version: Data, server: Data) -> tuple[Fact, ...]:
     """The version's identity, and the base model that is served."""
-    soft = version["kind"] == "soft"
-    shape = f"[{version['virtual_tokens']}, {version['hidden_size']}] {version['dtype'] or ''}"
     base = server.get("base_model") or {}
     served = " @ ".join(filter(None, (base.get("name"), base.get("revision")))) or None
     created = stamp(version["created_at"])
@@ -45,11 +54,7 @@ def what_it_is(version: Data, server: Data) -> tuple[Fact, ...]:
     return (
         Fact("kind", version["kind"]),
         Fact("digest", version["digest"], exact=True),
-        *(
-            [Fact("tensor [virtual tokens, hidden size]", shape.strip(), exact=True)]
-            if soft
-            else ()
-        ),
+        *_tensor(version),
         Fact("aliases", ", ".join(version["aliases"]) or "none"),
         Fact("state", _state(version)),
         Fact("imported", created),

@@ -1,4 +1,4 @@
-"""Whether a soft version still leads its baseline by enough to be worth keeping. Pure.
+"""Whether a learned version still leads its baseline by enough to be worth keeping. Pure.
 
 A lead is closed if the upper end of its interval is below a margin that makes no difference in
 practice: so that it is small must be shown, as in a test of equivalence (Schuirmann 1987, "A

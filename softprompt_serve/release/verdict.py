@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
+from softprompt_serve.artifact.content import LEARNED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from softprompt_serve.release.policy import Kind
+    from softprompt_serve.artifact.content import Kind
 
 State = Literal["alive", "unloaded", "removed"]
 Number = float | int | str
@@ -24,7 +26,7 @@ class Subject:
 
     Attributes:
         name: its name within its prompt, such as ``v2``.
-        kind: ``soft``, ``hard`` or ``base``.
+        kind: ``soft``, ``prefix``, ``hard`` or ``base``.
         digest: SHA-256 (hex) of its content; scores count for this content alone.
         state: whether it can answer.
     """
@@ -33,6 +35,11 @@ class Subject:
     kind: Kind
     digest: str
     state: State = "alive"
+
+    @property
+    def learned(self) -> bool:
+        """Whether it is a tensor, which nobody can read."""
+        return self.kind in LEARNED
 
     @classmethod
     def of(cls, name: str, kind: str, digest: str, *, loaded: bool) -> Self:

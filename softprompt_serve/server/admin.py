@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +12,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from softprompt_serve.access.scopes import Grant
+from softprompt_serve.artifact.content import Kind  # noqa: TC001 - pydantic reads it
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.release.records import parse_record
 from softprompt_serve.server import schemas
@@ -162,7 +163,7 @@ async def import_version(  # noqa: PLR0917 - one argument per form part
     tensor: Annotated[UploadFile | None, File(description="safetensors, or a PEFT zip")] = None,
     record: Annotated[str | None, Form(description="Release record, JSON.")] = None,
     version: Annotated[str | None, Form(pattern=schemas.NAME)] = None,
-    kind: Annotated[Literal["soft", "hard", "base"] | None, Form()] = None,
+    kind: Annotated[Kind | None, Form()] = None,
     text: Annotated[str | None, Form(description="Text of a hard or mixed version.")] = None,
     digest: Annotated[
         str | None, Form(pattern=schemas.DIGEST, description="Refuse content of another digest.")

@@ -60,7 +60,7 @@ class Drains:
             Conflict: ``version_in_use`` if requests outlast ``within`` seconds.
         """
         service = self._service
-        if version.kind == "soft" and not any(v.wanted for v in service.snapshot.twins(version)):
+        if version.learned and not any(v.wanted for v in service.snapshot.twins(version)):
             if service.served.siblings:
                 await asyncio.sleep(3 * service.settings.poll_seconds)  # until they follow too
             await service.residency.unload(version.digest, forget=forget, within=within)

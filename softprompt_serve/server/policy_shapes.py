@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from softprompt_serve.artifact.content import Kind  # noqa: TC001 - pydantic reads it
 from softprompt_serve.release.gates import to_json
-from softprompt_serve.release.policy import Kind, Policy  # noqa: TC001 - pydantic reads them
+from softprompt_serve.release.policy import Policy  # noqa: TC001 - pydantic reads it
 from softprompt_serve.server.schemas import Shape
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ class PolicyOut(Shape):
 
     prompt: str
     policy: Policy | None = Field(description="null: nothing is asked of its versions.")
-    default: bool = Field(description="Nobody has set it; it holds for prompts with soft versions.")
+    default: bool = Field(
+        description="Nobody has set it; it holds for prompts with learned versions."
+    )
     tag: str = Field(description="As the ETag: names the policy that was set, or `none`.")
     updated_at: str | None
     updated_by: str | None

@@ -90,7 +90,7 @@ class Residency:
 
     def is_resident(self, version: Version) -> bool:
         """Whether the version can be sent to the workers now, as far as is known."""
-        return version.kind != "soft" or version.digest in self._resident
+        return not version.learned or version.digest in self._resident
 
     def has_keys(self, version: Version) -> bool:
         """Whether the workers keep a soft version's keys and values, as far as is known."""

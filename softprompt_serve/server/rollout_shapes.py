@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from softprompt_serve.artifact.content import Kind  # noqa: TC001 - pydantic reads it
 from softprompt_serve.registry.replicas import Serving
 from softprompt_serve.registry.snapshot import RolloutState  # noqa: TC001 - pydantic reads it
 from softprompt_serve.rollout.progress import follows
@@ -200,7 +201,7 @@ class ExplainOut(Shape):
 
     version: str
     digest: str
-    kind: Literal["soft", "hard", "base"]
+    kind: Kind
     reason: Reason
     rule: str | None
     arm: str

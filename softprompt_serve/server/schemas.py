@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from softprompt_serve.artifact.content import Kind
 from softprompt_serve.release.records import stored_record
 from softprompt_serve.server.promotion import Force
 
@@ -85,9 +86,9 @@ class VersionOut(Shape):
     prompt: str
     version: str
     digest: str = Field(description="SHA-256 over the canonical content.")
-    kind: Literal["soft", "hard", "base"]
-    virtual_tokens: int
-    hidden_size: int
+    kind: Kind
+    virtual_tokens: int = Field(description="Positions that the tensor takes; 0 without one.")
+    hidden_size: int = Field(description="Columns of a soft version's tensor; else 0.")
     dtype: str | None
     text: str | None
     state: Literal["resident", "stored", "unloaded"]
@@ -247,7 +248,7 @@ class ServerOut(Shape):
     vllm: str
     base_model: dict[str, str | None]
     served_names: list[str]
-    limits: dict[str, int | str | None]
+    limits: dict[str, int | str | dict[str, int] | None]
     prices: dict[str, float | None] = Field(description="USD per million tokens of each sort.")
     catalogue_revision: int
     probe: dict[str, Any]

@@ -23,6 +23,7 @@ class Served:
         identity: name, revision and fingerprints of the base model.
         limits: what an artifact must fit.
         soft_refused: why the served model gets no soft versions, or None.
+        prefix_refused: why it gets no prefixes, or None.
         siblings: whether other API servers share this engine.
     """
 
@@ -30,6 +31,7 @@ class Served:
     identity: BaseModelIdentity
     limits: Limits
     soft_refused: str | None = None
+    prefix_refused: str | None = None
     siblings: bool = False
 
     def fits(self, record: ReleaseRecord) -> Prints | None:
@@ -40,13 +42,15 @@ class Served:
         )
 
     def check_kind(self, kind: str) -> None:
-        """Refuse soft versions on a model that gets none.
+        """Refuse soft versions on a model that gets none, and prefixes likewise.
 
         Raises:
-            BadRequest: ``architecture_not_verified``.
+            BadRequest: ``architecture_not_verified`` or ``prefix_not_served``.
         """
         if kind == "soft" and self.soft_refused is not None:
             raise BadRequest(self.soft_refused, code="architecture_not_verified", param="model")
+        if kind == "prefix" and self.prefix_refused is not None:
+            raise BadRequest(self.prefix_refused, code="prefix_not_served", param="model")
 
     def check_name(self, prompt: str) -> None:
         """Refuse names for prompts that mean something else here.

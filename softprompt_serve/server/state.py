@@ -93,6 +93,7 @@ class AppState:
                 "max_virtual_tokens": limits.max_virtual_tokens,
                 "max_model_len": limits.max_model_len,
                 "max_text_chars": limits.max_text_chars,
+                "kv": None if limits.kv is None else asdict(limits.kv),
                 "max_upload_bytes": self.settings.max_upload_bytes,
             },
             prices=asdict(service.prices),

@@ -30,7 +30,7 @@ class InForce:
 
     Attributes:
         stored: the policy that somebody has set, if anybody has.
-        policy: that one, else the default, which is None for a prompt without soft versions.
+        policy: that one, else the default, which is None for a prompt without learned versions.
     """
 
     stored: Stored

@@ -97,7 +97,7 @@ class Verifying:
         return {
             version.version: why
             for version in prompt.versions.values()
-            if version.kind == "soft"
+            if version.learned
             and (why := drift(version.record, version.accepted, served)) is not None
         }
 

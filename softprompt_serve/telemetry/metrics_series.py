@@ -20,7 +20,7 @@ ENGINE_ERROR: Final = "engine_error"
 
 TOKENS: Final = {
     "visible": "Prompt tokens that a person could read.",
-    "virtual": "Prompt tokens that soft prompts added.",
+    "virtual": "Prompt tokens that soft prompts and prefixes added.",
     "cached": "Prompt tokens that the prefix cache had.",
     "output": "Generated tokens.",
 }

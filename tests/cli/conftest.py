@@ -16,6 +16,7 @@ from softprompt_serve.cli import app
 from softprompt_serve.testing import (
     ADMIN_TOKEN,
     HIDDEN_SIZE,
+    KV,
     FakeWorkers,
     app_for_tests,
     service_for_tests,
@@ -50,6 +51,11 @@ class Cli:
     def tensor(self, rows: int = 3, fill: float = 0.5) -> str:
         path = self.folder / f"{rows}-{fill}.safetensors"
         save_file({"rows": torch.full((rows, HIDDEN_SIZE), fill)}, path)
+        return str(path)
+
+    def prefix(self, rows: int = 3) -> str:
+        path = self.folder / "prefix.safetensors"
+        save_file({"any": torch.zeros(KV.layers, 2, rows, KV.kv_heads, KV.head_dim)}, path)
         return str(path)
 
     def adapter(self, rows: int = 4) -> Path:

@@ -56,6 +56,17 @@ def test_import_of_a_tensor_with_a_text_is_a_soft_version_that_has_both(cli: Cli
     assert (answer["kind"], answer["text"]) == ("soft", "And be brief.")
 
 
+def test_import_of_keys_and_values_is_a_prefix(cli: Cli) -> None:
+    cli("import", cli.prefix(rows=5), "-p", "support")
+    shown = cli.json("show", "support@v1")
+    assert (shown["kind"], shown["virtual_tokens"]) == ("prefix", 5)
+
+
+def test_import_as_a_kind_that_the_tensor_is_not_is_an_error_with_its_code(cli: Cli) -> None:
+    failed = cli("import", cli.prefix(), "-p", "support", "--kind", "soft", fails=1)
+    assert "invalid_upload" in failed.stderr
+
+
 def test_import_of_the_base_needs_no_file(cli: Cli) -> None:
     assert cli.json("import", "-p", "support", "--kind", "base")["kind"] == "base"
 

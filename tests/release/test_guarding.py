@@ -11,7 +11,7 @@ from softprompt_serve.release.verdict import Subject
 V0 = Subject("v0", "hard", "0" * 64)
 
 
-def test_a_prompt_without_soft_versions_asks_nothing() -> None:
+def test_a_prompt_without_learned_versions_asks_nothing() -> None:
     assert default_policy((BASE, V0, V1), {}) is None
 
 
@@ -41,6 +41,13 @@ def test_without_a_hard_version_the_default_names_what_is_missing() -> None:
 
 def test_a_soft_version_is_asked() -> None:
     assert asks(a_policy(), "production", V4, baseline=V1)
+
+
+def test_a_prefix_is_asked_like_a_soft_version() -> None:
+    prefix = replace(V4, kind="prefix")
+    assert default_policy((V1, prefix), {}) == default_policy((V1, V4), {})
+    assert asks(a_policy(), "production", prefix, baseline=V1, held={prefix.name})
+    assert not asks(a_policy(kinds=["soft"]), "production", prefix, baseline=V1)
 
 
 def test_an_alias_that_is_not_guarded_is_free() -> None:

@@ -47,7 +47,7 @@ def test_a_policy_is_read_from_yaml() -> None:
 def test_a_policy_needs_no_more_than_a_baseline() -> None:
     policy = parse_policy("baseline: v1")
     assert policy == Policy(baseline="v1")
-    assert (policy.guarded, policy.kinds, policy.win) == (("production",), ("soft",), ())
+    assert (policy.guarded, policy.kinds, policy.win) == (("production",), ("soft", "prefix"), ())
     assert (policy.min_items, policy.max_age_days, policy.same_base) == (50, 30.0, True)
 
 
@@ -81,7 +81,7 @@ def test_what_a_policy_writes_it_reads(form: Any) -> None:
         ({"baselin": "v1"}, "baselin"),
         ({"baseline": "V 1"}, "baseline"),
         ({"guarded": []}, "guarded"),
-        ({"kinds": ["prefix"]}, "kinds.0"),
+        ({"kinds": ["deep"]}, "kinds.0"),
         ({"win": [{"evaluator": "f1"}]}, "win.0.dataset"),
         ({"win": [{"evaluator": "f1", "dataset": "d", "margin": -0.1}]}, "win.0.margin"),
         ({"win": [{"evaluator": "f1", "dataset": "d", "margin": float("nan")}]}, "win.0.margin"),
