@@ -75,13 +75,9 @@ def client(server: Server) -> openai.OpenAI:
 @pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")  # PEFT's own
 @pytest.mark.parametrize("projection", [False, True], ids=["P-Tuning v2", "Prefix Tuning"])
 def test_an_adapter_of_peft_answers_what_peft_answers(
-    admin: Admin,
-    client: openai.OpenAI,
-    reference: Reference,
-    model: Path,
-    tmp_path: Path,
-    projection: bool,
+    admin: Admin, server: Server, reference: Reference, tmp_path: Path, projection: bool
 ) -> None:
+    client, model = server.client(), reference.folder
     torch.manual_seed(int(projection))
     config = PrefixTuningConfig(
         task_type="CAUSAL_LM",
