@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from vllm.sampling_params import RequestOutputKind
 
 from softprompt_serve.artifact import Content
+from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.artifact.load import Artifact, base, hard
 from softprompt_serve.errors import SoftpromptError, Unavailable
 from softprompt_serve.release.records import parse_record
@@ -30,7 +31,7 @@ from softprompt_serve.testing import (
 from softprompt_serve.vllm_plugin.guard import EngineGuard
 from softprompt_serve.vllm_plugin.inputs import counting
 from softprompt_serve.vllm_plugin.openai import PromptedModels, PromptedRenderer
-from softprompt_serve.vllm_plugin.reference import KEY, salt_for
+from softprompt_serve.vllm_plugin.reference import KEY, Reference, salt_for
 from softprompt_serve.vllm_plugin.resolve import Resolver
 
 if TYPE_CHECKING:
@@ -338,7 +339,35 @@ async def test_the_engine_gets_the_reference_that_workers_act_on(serving: Servin
         with calling():
             await collect(await server.chat())
         _, sampling, _ = server.engine.calls[0]
-        assert sampling.extra_args == {KEY: {"digest": server.version().digest, "rows": ROWS}}
+        assert sampling.extra_args == {KEY: Reference.to(server.version()).to_extra_args()}
+
+
+async def test_where_keys_and_values_are_kept_they_are_loaded_instead(serving: Serving) -> None:
+    async with serving() as server:
+        kept = keys_of(server.version().digest)
+        server.workers.slots.place(kept, 1)
+        await server.service.residency.refresh()
+        with calling():
+            _, inputs = await server.renderer.render_chat(request(cache_salt="mine"))
+            await collect(server.engine.generate(inputs[0], params(), "r1"))
+        prompt, sampling, _ = server.engine.calls[0]
+        assert sampling.extra_args == {KEY: Reference(kept, ROWS, "keys").to_extra_args()}
+        # What is loaded has blocks of its own, and each user's are still apart.
+        assert prompt["cache_salt"] == salt_for(kept, "mine")
+        assert inputs[0]["cache_salt"] == salt_for(server.version().digest, "mine")
+
+
+async def test_kept_keys_that_a_worker_lost_are_computed_instead(serving: Serving) -> None:
+    async with serving() as server:
+        kept = keys_of(server.version().digest)
+        server.workers.slots.place(kept, 1)
+        await server.service.residency.refresh()
+        server.plain[2].scripts = {"r1": [error()]}
+        server.workers.lose(kept)
+        with calling():
+            assert await collect(await server.chat()) == [1, 2]
+        ways = [sampling.extra_args[KEY]["way"] for _, sampling, _ in server.engine.calls]
+        assert ways == ["keys", "rows"]
 
 
 async def test_a_users_own_salt_and_arguments_stay_in_effect(serving: Serving) -> None:
