@@ -7,6 +7,7 @@ own, and the least urgent priority that vLLM's scheduler knows.
 
 from __future__ import annotations
 
+import secrets
 import time
 from contextlib import aclosing
 from copy import copy as shallow
@@ -177,6 +178,7 @@ class Shadows:
         params = shallow(source.params)
         params.n, params.output_kind = 1, RequestOutputKind.FINAL_ONLY
         params.logprobs = params.prompt_logprobs = None
+        params.skip_reading_prefix_cache = False  # as the user's prompt_logprobs may have set it
         room = self.max_model_len - len(prompt["prompt_token_ids"])
         params.max_tokens = min(params.max_tokens or room, room)
         output = await self._run(job, job.candidate, prompt, params, "shadow")
@@ -213,6 +215,11 @@ class Shadows:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+        if version.kind == "prefix":
+            # Its keys and values must be loaded, and the answer's tokens still be computed: blocks
+            # that nobody shares.
+            prompt["cache_salt"] = salt_for(version.digest, secrets.token_hex(8))
+            params.skip_reading_prefix_cache = False
         output = await self._run(job, version, prompt, params, f"score-{version.version}")
         found = output.prompt_logprobs[len(ids) :]
         return tuple(row[token].logprob for row, token in zip(found, told, strict=True))

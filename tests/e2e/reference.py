@@ -66,9 +66,7 @@ class Reference:
         self, keys: torch.Tensor, ids: list[int], *, tokens: int, ends: bool = True
     ) -> list[int]:
         """As :meth:`greedy`, after keys and values ``[layers, 2, n, kv_heads, head_dim]``."""
-        cache = DynamicCache()
-        for layer, (key, value) in enumerate(keys.float()):
-            cache.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None], layer)
+        cache = _cache(keys)
         found: list[int] = []
         given = torch.tensor([ids])
         with torch.inference_mode():
@@ -97,6 +95,22 @@ class Reference:
             )
         found: list[int] = out[0].tolist()
         return found
+
+    def likelihood(
+        self,
+        ids: list[int],
+        told: list[int],
+        *,
+        rows: torch.Tensor | None = None,
+        keys: torch.Tensor | None = None,
+    ) -> float:
+        """Mean log-probability (nats) of an answer's tokens after rows, or keys and values."""
+        given = self.embeddings(ids + told, rows)[None]
+        cache = None if keys is None else _cache(keys)
+        with torch.inference_mode():
+            logits = self.model(inputs_embeds=given, past_key_values=cache).logits[0]
+        scores = logits[-len(told) - 1 : -1].log_softmax(-1)
+        return sum(row[token].item() for row, token in zip(scores, told, strict=True)) / len(told)
 
     def cycled(self, text: str, tokens: int) -> list[int]:
         """A text's token ids, over and over until there are so many."""
@@ -147,6 +161,14 @@ class Reference:
                 return found
         msg = f"found only {len(found)} of {len(names)} different answers"
         raise AssertionError(msg)
+
+
+def _cache(keys: torch.Tensor) -> DynamicCache:
+    """Transformers' cache of keys and values ``[layers, 2, n, kv_heads, head_dim]``."""
+    cache = DynamicCache()
+    for layer, (key, value) in enumerate(keys.float()):
+        cache.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None], layer)
+    return cache
 
 
 def safetensors_bytes(rows: torch.Tensor) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import safetensors.torch
 import torch
 from e2e.conftest import TICKET
 from e2e.harness import Admin, Server
@@ -294,16 +295,25 @@ def test_a_score_is_the_likelihood_that_transformers_finds(
     visible = reference.chat_ids(TICKET)
     told = reference.greedy(visible, tensors["v1"], tokens=TOKENS)
 
-    def likelihood(rows: torch.Tensor) -> float:
-        embeddings = reference.embeddings(visible + told, rows)[None]
-        with torch.inference_mode():
-            scores = reference.model(inputs_embeds=embeddings).logits[0].log_softmax(-1)
-        first = len(rows) + len(visible) - 1
-        picked = [scores[first + i, token].item() for i, token in enumerate(told)]
-        return sum(picked) / len(picked)
-
-    wanted = likelihood(tensors["v1"]) - likelihood(tensors["v2"])
+    wanted = reference.likelihood(visible, told, rows=tensors["v1"]) - reference.likelihood(
+        visible, told, rows=tensors["v2"]
+    )
     assert divergence == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_prefix_scores_an_answer_as_transformers_does_after_its_keys_and_values(
+    admin: Admin, rollout: Any, reference: Reference, tensors: dict[str, torch.Tensor]
+) -> None:
+    keys = reference.own_keys(reference.cycled("Speak of ships and the sea.", 11))
+    admin.imported("routed", safetensors.torch.save({"keys": keys}), version="deep")
+    shadowed = Shadowed(admin, rollout, mode="score", version="deep")
+    chat(admin, "routed")
+    divergence = shadowed.seen("scored")["overall"]["divergence"]["mean"]
+    visible = reference.chat_ids(TICKET)
+    told = reference.greedy(visible, tensors["v1"], tokens=TOKENS)
+    by_rows = reference.likelihood(visible, told, rows=tensors["v1"])
+    by_keys = reference.likelihood(visible, told, keys=keys)
+    assert divergence == pytest.approx(by_rows - by_keys, abs=1e-3)
 
 
 def test_streams_and_cancelled_requests_are_shadowed_without_harm(
