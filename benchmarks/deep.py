@@ -1,0 +1,144 @@
+"""What do keys and values cost, and what do they save? Rows computed, rows kept, a prefix, plain tokens.
+
+Two servers take their turns: ours as it starts, and one without the KV connector
+(SOFTPROMPT_DEEP_PROMPTS=false), so that plain requests show what an idle connector costs. On ours, a
+soft version that is computed with each request (pinned), the same rows once their keys and values are
+kept (production), and a prefix stand beside the visible tokens alone, which is what all of them would
+cost if virtual tokens were free. Prefix caching is off, so that nothing else saves a prefill. The
+figures to trust are the ratios within a round.
+
+    python benchmarks/deep.py --model DIR        # the demo model (softprompt_serve.demo.prepare)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Final
+
+import torch
+from serving import BASE, Caller, Served, calling, serving
+from side_by_side import Figures, first_token, machine, spread
+
+ALONE: Final = "visible tokens alone"
+WITHOUT: Final = "the same, no connector"
+WAYS: Final = {"computed": "soft-{n}@v1", "kept": "kept-{n}", "prefix": "deep-{n}@v1"}
+
+
+class Bench:
+    """The cases, and the clock."""
+
+    def __init__(self, options: argparse.Namespace, config: dict[str, int]) -> None:
+        self.options, self.config = options, config
+        self.cases = {ALONE: BASE, WITHOUT: BASE}
+        for n in options.rows:
+            self.cases |= {f"{way}, n = {n}": name.format(n=n) for way, name in WAYS.items()}
+        self.firsts, self.rates = Figures(), Figures()
+
+    async def prepare(self, caller: Caller) -> None:
+        """Upload each n in each way; what is kept is kept by going into production."""
+        heads = self.config["num_key_value_heads"]
+        size = self.config.get("head_dim") or (
+            self.config["hidden_size"] // self.config["num_attention_heads"]
+        )
+        for n in self.options.rows:
+            rows = caller.rows(n)
+            await caller.upload(f"soft-{n}", "v1", rows)
+            await caller.upload(f"kept-{n}", "v1", rows)
+            await caller.alias(f"kept-{n}", "v1")
+            keys = torch.randn(self.config["num_hidden_layers"], 2, n, heads, size)
+            await caller.upload(f"deep-{n}", "v1", keys)
+
+    async def run(self, ours: Caller, without: Caller) -> None:
+        """Go round the cases; the first round warms up."""
+        await self.prepare(ours)
+        names = list(self.cases)
+        for number in range(self.options.rounds + 1):
+            turn = number % len(names)
+            for case in names[turn:] + names[:turn]:
+                firsts, rate = await self._turn(without if case == WITHOUT else ours, case)
+                if number:
+                    self.firsts.add(case, statistics.median(firsts))
+                    self.rates.add(case, rate)
+            print(f"  round {number} of {self.options.rounds}", file=sys.stderr, flush=True)
+
+    async def _turn(self, caller: Caller, case: str) -> tuple[list[float], float]:
+        """Seconds to first tokens, one at a time; and tokens per second of many at once."""
+        options, model = self.options, self.cases[case]
+
+        def body(output: int) -> bytes:
+            return caller.body(model, caller.ids(options.visible), output)
+
+        firsts = [await first_token(caller.client, body(1)) for _ in range(options.singles)]
+        bodies = [body(options.output) for _ in range(options.concurrency)]
+        begun = time.perf_counter()
+        await asyncio.gather(*(first_token(caller.client, one) for one in bodies))
+        seconds = time.perf_counter() - begun
+        return firsts, options.concurrency * options.output / seconds
+
+
+def table(bench: Bench) -> str:
+    """Markdown: medians, and ratios to the visible tokens alone."""
+    options = bench.options
+    lines = [
+        (
+            f"{options.visible} visible tokens, {options.output} generated, {options.concurrency} at "
+            f"once, {options.rounds} rounds.\n"
+        ),
+        "| | TTFT, ms | tokens/s | TTFT ÷ alone | tokens/s ÷ alone |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {case} | {1000 * bench.firsts.median(case):.1f} | {bench.rates.median(case):.1f} "
+        f"| {spread(bench.firsts.ratios(case, ALONE))} | {spread(bench.rates.ratios(case, ALONE))} |"
+        for case in bench.cases
+    ]
+    return "\n".join(lines)
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
+    parser.add_argument("--rows", type=int, nargs="+", default=[8, 20, 100, 256])
+    parser.add_argument("--visible", type=int, default=100, help="visible tokens")
+    parser.add_argument("--output", type=int, default=8, help="generated tokens")
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--singles", type=int, default=5, help="requests alone, per round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(given)
+
+
+async def _run(bench: Bench, urls: tuple[Served, Served]) -> None:
+    async with AsyncExitStack() as stack:
+        callers = [
+            await stack.enter_async_context(calling(served, bench.options.seed)) for served in urls
+        ]
+        await bench.run(*callers)
+
+
+def main(given: list[str] | None = None) -> None:
+    """Run and print a Markdown table."""
+    options = arguments(given)
+    bench = Bench(options, json.loads((options.model / "config.json").read_text()))
+    flags = ("--max-model-len", "1024", "--max-num-seqs", str(options.concurrency))
+    with ExitStack() as stack:
+        ours, without = (
+            stack.enter_context(
+                serving(options.model, *flags, "--no-enable-prefix-caching", deep_prompts=deep)
+            )
+            for deep in ("true", "false")
+        )
+        asyncio.run(_run(bench, (ours, without)))
+    print(f"{table(bench)}\n\n{machine()}")
+
+
+if __name__ == "__main__":
+    main()
