@@ -146,12 +146,20 @@ def test_a_version_that_is_lost_everywhere_is_an_error(
     blob.unlink()
     admin.worker_call("softprompt_unload", digest, True)
     assert refused(client, "gone@v1") == (503, "softprompt_lost")
-    with pytest.raises(openai.APIError):
-        list(
-            client.chat.completions.create(
-                model="gone@v1", messages=MESSAGES, max_tokens=4, stream=True
-            )
-        )
+    for ask in (
+        lambda: client.chat.completions.create(
+            model="gone@v1", messages=MESSAGES, max_tokens=4, stream=True
+        ),
+        lambda: client.completions.create(
+            model="gone@v1", prompt=TICKET, max_tokens=4, stream=True
+        ),
+        lambda: client.responses.create(
+            model="gone@v1", input=TICKET, max_output_tokens=16, stream=True
+        ),
+    ):
+        with pytest.raises(openai.APIError) as told:
+            list(ask())
+        assert (told.value.code, told.value.type) == ("softprompt_lost", "server_error")
     damaged = bytearray(content)
     damaged[-1] ^= 1
     blob.write_bytes(damaged)
