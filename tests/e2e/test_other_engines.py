@@ -20,6 +20,7 @@ import torch
 from e2e.conftest import PROMPTS, TICKET, import_versions
 from e2e.harness import PLAIN, Admin, Server
 from e2e.reference import Reference, safetensors_bytes
+from faults.engine import Callers, answer_of, kill, until_gone
 from safetensors.torch import load_file, save_file
 
 from softprompt_serve.demo import tickets
@@ -322,6 +323,22 @@ def test_a_watch_finds_what_the_update_did_and_no_evidence_lets_it_through(
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "gates_failed")
     assert admin.version("support", "v3")["unverified"]
     assert ask(after_update, "support")[0] == "support@v1"
+
+
+def test_a_killed_worker_ends_every_call_in_an_answer_or_an_error_and_then_the_server(
+    after_update: Server,
+) -> None:
+    """The last of this engine's tests. What a restart finds is held by `make faults`."""
+    labels = ("support@v1", "support@v3")
+    wanted = {label: answer_of(after_update, label) for label in labels}
+    callers = Callers(after_update, list(labels), wanted)
+    with callers.asking(seed=1):
+        callers.wait_answered(3)
+        kill(after_update, "worker")
+        _seconds, _status, said = until_gone(after_update)
+    assert callers.wrong == []
+    assert callers.came["refused"] + callers.came["broken off"]
+    assert 200 not in said, "ready, with a dead engine"
 
 
 def test_a_missing_flag_is_named_by_the_failing_start(

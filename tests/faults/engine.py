@@ -19,10 +19,24 @@ import requests
 from e2e.harness import Server
 from fire.memory import members, name_of
 
-TEXT = "The weather today is"
-TOKENS = 48
+ASKED = {
+    "prompt": "The weather today is",
+    "max_tokens": 48,
+    "temperature": 0,
+    "ignore_eos": True,
+}
+STREAMED = 0.7
 CALLERS = 4
 EXIT_SECONDS = 90.0
+
+
+def answer_of(server: Server, label: str) -> str:
+    """What a healthy server's version answers."""
+    answer = httpx.post(
+        f"{server.url}/v1/completions", json={"model": label, **ASKED}, timeout=120, trust_env=False
+    )
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return str(answer.json()["choices"][0]["text"])
 
 
 def kill(server: Server, what: str) -> None:
@@ -64,6 +78,13 @@ class Callers:
             for thread in threads:
                 thread.join()
 
+    def wait_answered(self, times: int) -> None:
+        """Until so many answers came in full."""
+        deadline = time.monotonic() + EXIT_SECONDS
+        while self.came["answered"] < times:
+            assert time.monotonic() < deadline, (self.came, self.wrong)
+            time.sleep(0.05)
+
     def _ask(self, chance: random.Random) -> None:
         with httpx.Client(base_url=self.server.url, timeout=120, trust_env=False) as http:
             while not self._ended.is_set():
@@ -80,15 +101,7 @@ def one_answer(
     http: httpx.Client, model: str, wanted: dict[str, str], chance: random.Random
 ) -> str:
     """How a call ended: ``answered``, ``refused``, ``broken off``, or what is wrong with it."""
-    stream = chance.random() < 0.7
-    body = {
-        "model": model,
-        "prompt": TEXT,
-        "max_tokens": TOKENS,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": stream,
-    }
+    body = {"model": model, **ASKED, "stream": chance.random() < STREAMED}
     try:
         with http.stream("POST", "/v1/completions", json=body) as answer:
             lines = list(answer.iter_lines())

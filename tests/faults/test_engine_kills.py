@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e.harness import Admin, Server
-from faults.engine import TEXT, TOKENS, Callers, Publisher, kill, until_gone
+from e2e.harness import Server
+from faults.engine import Callers, Publisher, answer_of, kill, until_gone
 from faults.history import History, tensor
 from fire import tiny
 from rich.console import Console
@@ -56,19 +56,13 @@ def server(model: Path, tmp_path: Path) -> Iterator[Server]:
         made.stop()
 
 
-def text_of(admin: Admin, label: str) -> str:
-    body = {"model": label, "prompt": TEXT, "max_tokens": TOKENS, "temperature": 0}
-    answer = admin.root.post("/v1/completions", json={**body, "ignore_eos": True})
-    assert answer.status_code == httpx.codes.OK, answer.text
-    return str(answer.json()["choices"][0]["text"])
-
-
-def kept(admin: Admin) -> dict[str, str]:
+def kept(server: Server) -> dict[str, str]:
     """Versions that nobody changes, and what each answers."""
+    admin = server.admin()
     for seed, name in enumerate(KEPT):
         admin.imported("kept", tensor(8, seed, HIDDEN), version=name)
     admin.alias("kept", "production", "v1")
-    wanted = {f"kept@{name}": text_of(admin, f"kept@{name}") for name in KEPT}
+    wanted = {f"kept@{name}": answer_of(server, f"kept@{name}") for name in KEPT}
     assert len(set(wanted.values())) == len(KEPT)
     return wanted
 
@@ -77,7 +71,7 @@ def kept(admin: Admin) -> dict[str, str]:
 def test_a_killed_engine_is_an_error_to_all_and_a_restart_has_all_that_was_acknowledged(
     server: Server, luck: Any, what: str
 ) -> None:
-    wanted = kept(server.admin())
+    wanted = kept(server)
     histories = [
         History(f"p{n}", random.Random(luck.chance.random()), HIDDEN) for n in range(PROMPTS)
     ]
@@ -97,7 +91,7 @@ def test_a_killed_engine_is_an_error_to_all_and_a_restart_has_all_that_was_ackno
         back.append(time.monotonic() - began)
         for history in histories:
             history.settle(Publisher(server))
-        assert {label: text_of(server.admin(), label) for label in wanted} == wanted
+        assert {label: answer_of(server, label) for label in wanted} == wanted
         came = {how: came.get(how, 0) + count for how, count in callers.came.items()}
     done = sum(history.acknowledged for history in histories)
     sys.stdout.write(
