@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from softprompt_serve.errors import Conflict, NotFound
+from softprompt_serve.errors import BadRequest, Conflict, NotFound
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
 from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
@@ -172,9 +172,13 @@ class Service:
                     self.store.put, content.digest, content.header, content.data
                 )
                 add = partial(self.catalogue.add_version, accepted_on=self.served.fits(record))
-                added, created = await asyncio.to_thread(
-                    add, prompt, version, content, record.to_json(), actor
-                )
+                try:
+                    added, created = await asyncio.to_thread(
+                        add, prompt, version, content, record.to_json(), actor
+                    )
+                except (BadRequest, Conflict):
+                    await asyncio.to_thread(self.drains.forget, content.digest)
+                    raise
                 # Another replica may just have deleted it, as the content of a version that left.
                 if not await asyncio.to_thread(self.store.has, content.digest):
                     await asyncio.to_thread(
