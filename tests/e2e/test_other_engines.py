@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -302,20 +298,11 @@ def test_a_watch_finds_what_the_update_did_and_no_evidence_lets_it_through(
     after_update: Server, tmp_path: Path
 ) -> None:
     admin = after_update.admin()
-    given = {"SOFTPROMPT_URL": after_update.url, "SOFTPROMPT_HOME": str(after_update.home)}
     data = f"support-test={tickets.DATA / 'test.jsonl'}"
     watch = ["eval", "watch", "--prompt", "support", "--versions", "v1,v3", "--dataset", data]
-    done = subprocess.run(
-        [sys.executable, "-m", "softprompt_serve.cli", *watch, "--concurrency", "16", "--json"],
-        env={**os.environ, **given},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=800,
+    found = after_update.command_line(
+        *watch, "--concurrency", "16", folder=tmp_path, status=SHIFTED
     )
-    assert done.returncode == SHIFTED, done.stdout + done.stderr
-    found = json.loads(done.stdout)
     assert found["runs"][0]["reference"]["base"]["fingerprint"] != found["base"]["fingerprint"]
     directions = {one["direction"] for one in found["shifts"] if one["version"] == "v3"}
     assert directions == {"worse"}
