@@ -18,22 +18,31 @@ Shape = frozenset[tuple[str, str]]
 """JSON paths, an array's elements all under `[]`, each with the type that stands there."""
 
 DONE = "[DONE]"
+TOKENS = ".top_logprobs[]"
+"""Where a completion has tokens for names."""
 
 
 @dataclass(frozen=True)
 class Form:
     """One answer's.
 
+    How many tokens go into an event is the clock's affair: so what a run of events of one name holds
+    is taken together.
+
     Attributes:
         status: of HTTP.
         headers: their names, without ours.
-        events: the event's name (empty if it has none) and its shape, as they come, of a run of
-            equal ones the first; an answer in one piece is one event.
+        events: the name of each run (empty if events have none), and all paths and types in it; an
+            answer in one piece is one event.
+        first: the shape of the first event.
+        last: that of the last.
     """
 
     status: int
     headers: frozenset[str]
     events: tuple[tuple[str, Shape], ...]
+    first: Shape
+    last: Shape
 
     @property
     def paths(self) -> set[str]:
@@ -41,12 +50,30 @@ class Form:
         return {path for _, shape in self.events for path, _ in shape}
 
     @property
-    def names(self) -> Form:
+    def names(self) -> tuple[int, set[str]]:
         """Without types: an error's `code` is a number of vLLM's, or one of our words."""
-        untyped = tuple(
-            (event, frozenset((p, "") for p, _ in shape)) for event, shape in self.events
-        )
-        return Form(self.status, self.headers, untyped)
+        return self.status, self.paths
+
+    def differences(self, other: Form) -> list[str]:
+        """Each of them, in words; none if the two are equal."""
+        found = [
+            f"{what}: {ours} instead of {theirs}"
+            for what, ours, theirs in (
+                ("status", self.status, other.status),
+                ("headers", self.headers ^ other.headers, set()),
+                ("events", self._named(), other._named()),
+                ("first event", self.first ^ other.first, set()),
+                ("last event", self.last ^ other.last, set()),
+            )
+            if ours != theirs
+        ]
+        for (name, ours), (_, theirs) in zip(self.events, other.events, strict=False):
+            found += [f"only here, {name}: {one}" for one in sorted(ours - theirs)]
+            found += [f"only there, {name}: {one}" for one in sorted(theirs - ours)]
+        return found
+
+    def _named(self) -> list[str]:
+        return [name for name, _ in self.events]
 
 
 def shape_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -54,7 +81,8 @@ def shape_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         yield path, "object"
         for name, inner in value.items():
-            yield from shape_of(inner, f"{path}.{name}")
+            known = "*" if path.endswith(TOKENS) else name
+            yield from shape_of(inner, f"{path}.{known}")
     elif isinstance(value, list):
         yield path, "array"
         for inner in value:
@@ -67,10 +95,13 @@ def form_of(response: httpx.Response) -> Form:
     """The form of an answer that was read to its end."""
     streamed = response.headers["content-type"].startswith("text/event-stream")
     events = _events(response.text) if streamed else [("", _shape(response.text))]
+    runs = groupby(events, key=lambda event: event[0])
     return Form(
         response.status_code,
         frozenset(n for n in response.headers if not n.startswith("x-softprompt")),
-        tuple(event for event, _ in groupby(events)),
+        tuple((name, frozenset().union(*(shape for _, shape in run))) for name, run in runs),
+        events[0][1],
+        events[-1][1],
     )
 
 
