@@ -18,7 +18,7 @@ Shape = frozenset[tuple[str, str]]
 """JSON paths, an array's elements all under `[]`, each with the type that stands there."""
 
 DONE = "[DONE]"
-TOKENS = ".top_logprobs[]"
+TOKENS = ".logprobs.top_logprobs[]"
 """Where a completion has tokens for names."""
 
 
@@ -71,6 +71,15 @@ class Form:
             found += [f"only here, {name}: {one}" for one in sorted(ours - theirs)]
             found += [f"only there, {name}: {one}" for one in sorted(theirs - ours)]
         return found
+
+    def without(self, field: str) -> Form:
+        """As if no object had a field of that name."""
+
+        def less(shape: Shape) -> Shape:
+            return frozenset(one for one in shape if not one[0].endswith(f".{field}"))
+
+        events = tuple((name, less(shape)) for name, shape in self.events)
+        return Form(self.status, self.headers, events, less(self.first), less(self.last))
 
     def _named(self) -> list[str]:
         return [name for name, _ in self.events]

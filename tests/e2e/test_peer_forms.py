@@ -1,7 +1,8 @@
 """A soft version, a hard one and the base model are one and the same vLLM: answers have one form.
 
 Status, headers, JSON paths with their types, and the sequence of events are equal. What differs is in
-values: `model`, the prompt's token counts; and in what is ours by name, the `x-softprompt-*` headers.
+values: `model`, the prompt's token counts; in what is ours by name, the `x-softprompt-*` headers; and
+in a Response's `instructions`, which are a hard version's text.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ FUNCTION = {"name": "sort_ticket", "description": "Sort a ticket", "parameters":
 TOOL = {"type": "function", "function": FUNCTION}
 NAMED = {"type": "function", "function": {"name": "sort_ticket"}}
 LOGPROBS = ".choices[].logprobs"
-CALL = ".choices[].message.tool_calls[].function.arguments"
+CALLS = ".choices[].message.tool_calls"
 CALL_DELTA = ".choices[].delta.tool_calls[].function.arguments"
 
 GIVEN: dict[str, dict[str, Any]] = {
@@ -68,7 +69,7 @@ UNCUT = {"max_tokens": 160, "ignore_eos": None, "frequency_penalty": 1.5}
 """For what ends by its grammar; the penalty keeps a small model from white space without end."""
 
 CUT = {"max_tokens": 4, "ignore_eos": True}
-OFTEN = {"stop": [" ", *"aeiostn\n"], "max_tokens": 32}
+OFTEN = {"stop": [" ", "a", "e", "\n"], "max_tokens": 32}
 
 
 def structured(**how: Any) -> dict[str, Any]:
@@ -141,9 +142,9 @@ CASES = {
     "chat, tools left to it": Case(CHAT, tools("auto", **CUT)),
     "chat, tools left to it, streamed": Case(CHAT, tools("auto", **CUT, stream=True)),
     "chat, no tools": Case(CHAT, tools("none", **CUT)),
-    "chat, some tool": Case(CHAT, tools("required"), (CALL,)),
+    "chat, some tool, cut off": Case(CHAT, tools("required", **CUT), (CALLS,)),
     "chat, some tool streamed": Case(CHAT, tools("required", stream=True), (CALL_DELTA,)),
-    "chat, that tool": Case(CHAT, tools(NAMED), (CALL,)),
+    "chat, that tool, cut off": Case(CHAT, tools(NAMED, **CUT), (CALLS,)),
     "chat, that tool streamed": Case(CHAT, tools(NAMED, stream=True), (CALL_DELTA,)),
     "completion": Case(TEXT, has=(".choices[].text", ".usage.prompt_tokens")),
     "completion, streamed": Case(TEXT, STREAM, (".choices[].text",)),
@@ -228,7 +229,10 @@ def test_answers_of_soft_hard_and_base_have_one_form(client: openai.OpenAI, name
     assert base.status == case.status
     assert base.paths >= set(case.has)
     for model, form in zip(models[1:], others, strict=True):
-        assert form.differences(base) == [], model
+        same, wanted = form, base
+        if model == "support@v1":  # a Response repeats its instructions: there, the text's own
+            same, wanted = form.without("instructions"), base.without("instructions")
+        assert same.differences(wanted) == [], model
 
 
 @pytest.mark.parametrize("name", OURS_TO_SAY)
