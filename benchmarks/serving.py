@@ -56,8 +56,10 @@ def serving(model: Path, *flags: str, log: Path | None = None, **settings: Any) 
     ]
     with tempfile.TemporaryDirectory() as scratch:
         given = {f"SOFTPROMPT_{name.upper()}": str(value) for name, value in settings.items()}
+        # The variable overrules the flag.
+        sized = "--kv-cache-memory-bytes" in flags
         environment = {
-            "VLLM_CPU_KVCACHE_SPACE": "2",
+            **({} if sized else {"VLLM_CPU_KVCACHE_SPACE": "2"}),
             **os.environ,
             "SOFTPROMPT_HOME": str(Path(scratch) / "home"),
             "SOFTPROMPT_ADMIN_TOKEN": TOKEN,

@@ -41,7 +41,8 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, served: Served, folder: Path) -> None:
         self.options = options
-        limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
+        # A server closes what idles, and a busy client may be about to use it.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self.client = httpx.AsyncClient(
             base_url=served.url, timeout=300, trust_env=False, limits=limits
         )
