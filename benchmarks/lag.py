@@ -13,60 +13,90 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
-from serving import ADMIN, BASE, TOKEN, Caller, Served, calling
-from side_by_side import first_token, free_port, machine, wait_ready
-
-from softprompt_serve.demo.child import Server
+from serving import ADMIN, TOKEN, Caller, Served, calling, serving
+from side_by_side import first_token, machine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import FrameType
 
 TIMED = "--serve-with-a-stopwatch"
 LONG_SECONDS = 0.001
+LOOK_SECONDS = 0.0004
 ROWS, WIDE_ROWS = 1024, 3800
 PROMPT = "lag"
 
 
 class Stopwatch:
-    """In the server: processor seconds of the loop's steps since it was last asked."""
+    """In the server: processor seconds of the loop's steps since it was last asked.
+
+    A step that lasts is looked into by a timer: where it was shortly before it had lasted too long.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.steps: list[float] = []
-        self.long: Counter[str] = Counter()
+        self.long: list[tuple[float, str]] = []
+        self._begun = 0.0
+        self._seen: list[str] = []
+        self._collecting = self._collected = 0.0
 
     def install(self) -> None:
         """Time every step from now on; on SIGUSR1 write what was found, and begin anew."""
         run = asyncio.Handle._run  # noqa: SLF001 - no other place sees every step
 
         def timed(handle: asyncio.Handle) -> None:
-            begun = time.thread_time()
+            self._seen, self._collected = [], 0.0
+            self._begun = begun = time.thread_time()
+            signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
             run(handle)
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
             seconds = time.thread_time() - begun
             self.steps.append(seconds)
             if seconds > LONG_SECONDS:
-                self.long[_named(handle)] += 1
+                self.long.append((seconds, self._told(handle)))
 
         asyncio.Handle._run = timed  # type: ignore[method-assign]  # noqa: SLF001
+        signal.signal(signal.SIGALRM, self._look)
         signal.signal(signal.SIGUSR1, lambda *_: self.write())
+        gc.callbacks.append(self._collects)
+
+    def _look(self, _number: int, frame: FrameType | None) -> None:
+        """Where the step is now; the clock runs while others have the processor, so ask it."""
+        if time.thread_time() - self._begun >= LOOK_SECONDS:
+            self._seen.append(_place(frame))
+
+    def _collects(self, phase: str, _info: object) -> None:
+        now = time.thread_time()
+        if phase == "start":
+            self._collecting = now
+        else:
+            self._collected += now - self._collecting
+
+    def _told(self, handle: asyncio.Handle) -> str:
+        said = [_named(handle), *dict.fromkeys(self._seen)]
+        if self._collected:
+            said.append(f"garbage {1000 * self._collected:.2f} ms")
+        return ", ".join(said)
 
     def write(self) -> None:
         """Leave what was found in the file, whole or not at all."""
         steps, self.steps = self.steps, []
-        long, self.long = self.long, Counter()
-        found = {"steps": sorted(steps)[-2000:], "count": len(steps), "long": long.most_common(8)}
+        long, self.long = self.long, []
+        long.sort(reverse=True)
+        found = {"steps": sorted(steps)[-2000:], "count": len(steps), "long": long[:8]}
         draft = self.file.with_suffix(".draft")
         draft.write_text(json.dumps(found))
         draft.replace(self.file)
@@ -81,6 +111,19 @@ def _named(handle: asyncio.Handle) -> str:
         place = f" at {Path(frames[0].f_code.co_filename).name}" if frames else ""
         return f"{getattr(task.get_coro(), '__qualname__', task)}{place}"
     return str(getattr(callback, "__qualname__", callback))
+
+
+def _place(frame: FrameType | None) -> str:
+    """The innermost function, and the innermost of a file of ours if that is another one."""
+    inner, ours = frame, frame
+    while ours is not None and "softprompt_serve" not in ours.f_code.co_filename:
+        ours = ours.f_back
+    said = [
+        f"{Path(found.f_code.co_filename).name}:{found.f_lineno} {found.f_code.co_name}"
+        for found in dict.fromkeys((inner, ours))
+        if found is not None
+    ]
+    return " below ".join(said)
 
 
 def serve_with_a_stopwatch(file: Path, flags: list[str]) -> None:
@@ -188,10 +231,10 @@ def table(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:
             f"| {name} | {case['done']} | {count} | {1000 * rare:.2f} "
             f"| {1000 * max(steps, default=0.0):.2f} | {over} |"
         )
-    lines.append("\nSteps over 1 ms, and how many:\n")
+    lines.append("\nThe longest steps over 1 ms: what they belong to, and where they were seen.\n")
     for name, case in found.items():
-        said = "; ".join(f"`{what}` {times}" for what, times in case["long"]) or "none"
-        lines.append(f"- {name}: {said}")
+        lines.append(f"- {name}: {'' if case['long'] else 'none'}".rstrip())
+        lines += [f"  - {1000 * seconds:.2f} ms: `{what}`" for seconds, what in case["long"]]
     return "\n".join(lines)
 
 
@@ -218,26 +261,11 @@ def main(given: list[str] | None = None) -> None:
         serve_with_a_stopwatch(Path(sys.argv[2]), sys.argv[3:])
         return
     options = arguments(given)
-    config = json.loads((options.model / "config.json").read_text())
-    port = free_port()
-    flags = [
-        *("--served-model-name", BASE, "--dtype", "float32", "--max-model-len", "2048"),
-        *("--enforce-eager", "--host", "127.0.0.1", "--port", str(port)),
-    ]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "steps.json"
-        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ} | {
-            "SOFTPROMPT_HOME": str(Path(scratch) / "home"),
-            "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
-            "SOFTPROMPT_PROMOTION_GATES": "off",
-            "SOFTPROMPT_CHANGES_PER_MINUTE": "none",
-        }
-        program = [sys.executable, str(Path(__file__).absolute()), TIMED, str(file)]
-        command = [*program, str(options.model.absolute()), *flags]
-        with Server(command, environment, Path(scratch) / "log") as server:
-            url = f"http://127.0.0.1:{port}"
-            wait_ready(server, url)
-            served = Served(url, server.pid, config["hidden_size"], config["vocab_size"])
+        program = (str(Path(__file__).absolute()), TIMED, str(file))
+        flags = ("--max-model-len", "2048", "--enforce-eager")
+        with serving(options.model, *flags, program=program) as served:
             bench = asyncio.run(measured(options, served, file))
     print(f"{table(bench.found, options)}\n\n{machine()}")
 
