@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,29 +48,51 @@ class Start:
     rss_mib: float
 
 
-def fill(home: Path, options: argparse.Namespace, *, all_wanted: bool) -> None:
-    """Register the versions, one in eight of them a text; each prompt's first is in production."""
-    home.mkdir(parents=True)
-    store = open_blobs(Settings(home=home))
-    catalogue = Catalogue.open(url_of(home / "catalogue.db"))
+def contents(options: argparse.Namespace) -> list[Content]:
+    """What the versions are; one in eight of them a text."""
     shape = (options.rows, SHAPE["hidden_size"])
     generator = torch.Generator().manual_seed(options.seed)
+    return [
+        Content("hard", text=f"Text {number}.")
+        if number % 8 == 7  # noqa: PLR2004 - one in eight
+        else Content(
+            "soft",
+            None,
+            "float32",
+            shape,
+            (torch.randn(shape, generator=generator) * 0.02).numpy().tobytes(),
+        )
+        for number in range(options.versions)
+    ]
+
+
+def fill(home: Path, options: argparse.Namespace) -> None:
+    """Register the versions, all wanted; each prompt's first is in production."""
+    home.mkdir(parents=True)
+    store = open_blobs(Settings(home=home))
+    found = contents(options)
+    with ThreadPoolExecutor(16) as pool:  # each waits for the disk
+        list(pool.map(lambda one: store.put(one.digest, one.header, one.data), found))
+    catalogue = Catalogue.open(url_of(home / "catalogue.db"))
     try:
-        for number in range(options.versions):
+        for number, content in enumerate(found):
             prompt = f"p{number % options.prompts}"
-            if number % 8 == 7:  # noqa: PLR2004 - see above
-                content = Content("hard", text=f"Text {number}.")
-            else:
-                rows = torch.randn(shape, generator=generator) * 0.02
-                content = Content("soft", None, "float32", shape, rows.numpy().tobytes())
-            store.put(content.digest, content.header, content.data)
             version, _ = catalogue.add_version(prompt, None, content, RECORD)
             if version.version == "v1":
                 catalogue.set_alias(prompt, "production", "v1")
-            elif not all_wanted:
-                catalogue.set_wanted(prompt, version.version, wanted=False)
             if number % 1000 == 0:
                 print(f"  {number} of {options.versions}", file=sys.stderr, flush=True)
+    finally:
+        catalogue.close()
+
+
+def unload(home: Path) -> None:
+    """Want those of aliases alone."""
+    catalogue = Catalogue.open(url_of(home / "catalogue.db"))
+    try:
+        for version in catalogue.snapshot().versions():
+            if version.version != "v1":
+                catalogue.set_wanted(version.prompt, version.version, False)  # noqa: FBT003
     finally:
         catalogue.close()
 
@@ -163,8 +187,9 @@ def main(given: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = make(folder / "model", options.demo)
-        fill(folder / "aliased", options, all_wanted=False)
-        fill(folder / "wanted", options, all_wanted=True)
+        fill(folder / "wanted", options)
+        shutil.copytree(folder / "wanted", folder / "aliased")
+        unload(folder / "aliased")
         cases = {"empty": "empty", "aliases' versions wanted": "aliased", "all wanted": "wanted"}
         for name, home in cases.items():
             starts[name] = started(model, folder / home, folder / f"{home}.json", options.bank_rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from softprompt_serve.server.record import CLIENT_CLOSED, Record
@@ -231,9 +231,14 @@ class _Answer:
                 await response(self.scope, self._receive, self._send)
                 return
             self._begun = message["status"]
+            ours = self._trace()
             if self.state.decision is not None:
-                MutableHeaders(scope=message).update(decision_headers(self.state.decision))
-            MutableHeaders(scope=message).update(self._trace())
+                ours = decision_headers(self.state.decision) | ours
+            # Nobody else sets them, so there is none to look for and replace.
+            message["headers"] = [
+                *message.get("headers", ()),
+                *((name.encode("latin-1"), value.encode("latin-1")) for name, value in ours.items()),
+            ]
         await self._send(message)
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last and not self._gone:
