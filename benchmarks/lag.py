@@ -7,6 +7,7 @@ large as any that is accepted (refused for their shape), and evidence. What coun
 to the traffic alone.
 
     python benchmarks/lag.py --model DIR          # the demo model (softprompt_serve.demo.prepare)
+    python benchmarks/lag.py --model DIR --alone  # without an engine and traffic: our own steps
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from serving import ADMIN, TOKEN, Caller, Served, calling, serving
 from side_by_side import first_token, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
     from types import FrameType
 
-TIMED = "--serve-with-a-stopwatch"
+TIMED, ALONE = "--serve-with-a-stopwatch", "--serve-alone-with-a-stopwatch"
 LONG_SECONDS = 0.001
-LOOK_SECONDS = 0.0004
+LOOK_SECONDS = 0.0008
 ROWS, WIDE_ROWS = 1024, 3800
 PROMPT = "lag"
 
@@ -50,7 +51,7 @@ class Stopwatch:
         self.steps: list[float] = []
         self.long: list[tuple[float, str]] = []
         self._begun = 0.0
-        self._seen: list[str] = []
+        self._seen: list[tuple[str, ...]] = []
         self._collecting = self._collected = 0.0
 
     def install(self) -> None:
@@ -75,7 +76,7 @@ class Stopwatch:
 
     def _look(self, _number: int, frame: FrameType | None) -> None:
         """Where the step is now; the clock runs while others have the processor, so ask it."""
-        if time.thread_time() - self._begun >= LOOK_SECONDS:
+        if not self._seen and time.thread_time() - self._begun >= LOOK_SECONDS:
             self._seen.append(_place(frame))
 
     def _collects(self, phase: str, _info: object) -> None:
@@ -86,7 +87,8 @@ class Stopwatch:
             self._collected += now - self._collecting
 
     def _told(self, handle: asyncio.Handle) -> str:
-        said = [_named(handle), *dict.fromkeys(self._seen)]
+        places = [" below ".join(one.rpartition("/")[2] for one in seen) for seen in self._seen]
+        said = [_named(handle), *places]
         if self._collected:
             said.append(f"garbage {1000 * self._collected:.2f} ms")
         return ", ".join(said)
@@ -105,6 +107,8 @@ class Stopwatch:
 def _named(handle: asyncio.Handle) -> str:
     """What a step belongs to: a task's coroutine and where it waits now, or a function."""
     callback: Any = handle._callback  # noqa: SLF001
+    if callback is None:
+        return "a reader that the step itself has closed"
     task = getattr(callback, "__self__", None)
     if isinstance(task, asyncio.Task):
         frames = task.get_stack(limit=1)
@@ -113,17 +117,16 @@ def _named(handle: asyncio.Handle) -> str:
     return str(getattr(callback, "__qualname__", callback))
 
 
-def _place(frame: FrameType | None) -> str:
-    """The innermost function, and the innermost of a file of ours if that is another one."""
+def _place(frame: FrameType | None) -> tuple[str, ...]:
+    """File, line and function of the innermost frame, and of the innermost one of ours."""
     inner, ours = frame, frame
     while ours is not None and "softprompt_serve" not in ours.f_code.co_filename:
         ours = ours.f_back
-    said = [
-        f"{Path(found.f_code.co_filename).name}:{found.f_lineno} {found.f_code.co_name}"
+    return tuple(
+        f"{found.f_code.co_filename}:{found.f_lineno} {found.f_code.co_name}"
         for found in dict.fromkeys((inner, ours))
         if found is not None
-    ]
-    return " below ".join(said)
+    )
 
 
 def serve_with_a_stopwatch(file: Path, flags: list[str]) -> None:
@@ -135,6 +138,39 @@ def serve_with_a_stopwatch(file: Path, flags: list[str]) -> None:
     uvloop.run = asyncio.run
     Stopwatch(file).install()
     serve(flags)
+
+
+def serve_alone(file: Path, model: Path, flags: list[str]) -> None:
+    """Our own routes and middleware, timed, with workers that only keep count: no vLLM."""
+    import uvicorn
+
+    from softprompt_serve.settings import load_settings
+    from softprompt_serve.testing import FakeWorkers, app_for_tests, service_for_tests
+
+    class Workers(FakeWorkers):
+        async def load(self, header: bytes, data: bytes, keep: Collection[str]) -> tuple[str, ...]:
+            """In a thread: with an engine, the workers do this."""
+            loading = super().load(header, data, keep)
+            return await asyncio.to_thread(_result, loading)
+
+    settings = load_settings()
+    hidden = json.loads((model / "config.json").read_text())["hidden_size"]
+    workers = Workers(capacity=1_000_000, hidden_size=hidden)
+    app = app_for_tests(service_for_tests(settings.home_dir, workers=workers, settings=settings))
+    app.get("/v1/models")(lambda: {})
+    Stopwatch(file).install()
+    port = int(flags[flags.index("--port") + 1])
+    config = uvicorn.Config(app, port=port, log_level="warning", ws="none", loop="asyncio")
+    asyncio.run(uvicorn.Server(config).serve())
+
+
+def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Of one that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    raise RuntimeError(coroutine)
 
 
 class Bench:
@@ -244,7 +280,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each case")
-    return parser.parse_args(given)
+    parser.add_argument("--alone", action="store_true", help="no engine, no traffic: our own steps")
+    found = parser.parse_args(given)
+    if found.alone:
+        found.concurrency = 0
+    return found
 
 
 async def measured(options: argparse.Namespace, served: Served, file: Path) -> Bench:
@@ -260,10 +300,14 @@ def main(given: list[str] | None = None) -> None:
     if TIMED in sys.argv[1:2]:
         serve_with_a_stopwatch(Path(sys.argv[2]), sys.argv[3:])
         return
+    if ALONE in sys.argv[1:2]:
+        serve_alone(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+        return
     options = arguments(given)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "steps.json"
-        program = (str(Path(__file__).absolute()), TIMED, str(file))
+        how = ALONE if options.alone else TIMED
+        program = (str(Path(__file__).absolute()), how, str(file))
         flags = ("--max-model-len", "2048", "--enforce-eager")
         with serving(options.model, *flags, program=program) as served:
             bench = asyncio.run(measured(options, served, file))

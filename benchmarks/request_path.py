@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -25,7 +25,6 @@ from softprompt_serve.server.callers import CallerGate, callers_of
 from softprompt_serve.server.door import Door
 from softprompt_serve.server.record import Record
 from softprompt_serve.server.scope import RequestScope, ScopeMiddleware
-from softprompt_serve.server.service import Service
 from softprompt_serve.telemetry import request_log
 from softprompt_serve.telemetry.channel import Events
 from softprompt_serve.telemetry.metrics import Metrics
@@ -40,6 +39,9 @@ from softprompt_serve.vllm_plugin.overlay import Overlay
 from softprompt_serve.vllm_plugin.reference import with_reference
 from softprompt_serve.vllm_plugin.resolve import Resolver
 from softprompt_serve.vllm_plugin.shadow import Shadows
+
+if TYPE_CHECKING:
+    from softprompt_serve.server.service import Service
 
 ROWS, VISIBLE, OUTPUTS = 20, 64, 8
 PLACEHOLDER = 96
@@ -240,7 +242,7 @@ async def steps(server: Server, model: str) -> list[Step]:
             pass
 
     await guard()
-    found = [
+    return [
         Step(
             "scope, response headers",
             lambda: middleware(asgi, nothing, nothing),
@@ -253,7 +255,6 @@ async def steps(server: Server, model: str) -> list[Step]:
         *_engine_side(state, engine_input, params),
         *_told(server, state),
     ]
-    return found
 
 
 def _engine_side(state: RequestScope, engine_input: dict[str, Any], params: Any) -> list[Step]:

@@ -35,7 +35,7 @@ from softprompt_serve.registry.objects import open_blobs
 from softprompt_serve.settings import Settings
 
 TIMED = "--serve-with-a-clock"
-RECORD = {"base_model": "owner/model", "dataset": "tickets", "seed": 1, "method": "prompt_tuning"}
+RECORD = {"dataset": "tickets", "seed": 1, "method": "prompt_tuning"}
 
 
 @dataclass(frozen=True, slots=True)
