@@ -157,7 +157,11 @@ def serve_alone(file: Path, model: Path, flags: list[str]) -> None:
     hidden = json.loads((model / "config.json").read_text())["hidden_size"]
     workers = Workers(capacity=1_000_000, hidden_size=hidden)
     app = app_for_tests(service_for_tests(settings.home_dir, workers=workers, settings=settings))
-    app.get("/v1/models")(lambda: {})
+
+    @app.get("/v1/models")
+    def ready() -> dict[str, str]:
+        return {}
+
     Stopwatch(file).install()
     port = int(flags[flags.index("--port") + 1])
     config = uvicorn.Config(app, port=port, log_level="warning", ws="none", loop="asyncio")

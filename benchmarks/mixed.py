@@ -29,7 +29,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.cases = [PLAIN, *(f"{count} versions" for count in options.versions)]
+        self.cases = [PLAIN, *(f"{n} version{'s' * (n > 1)}" for n in options.versions)]
         self.rates, self.firsts = Figures(), Figures()
 
     async def run(self, served: Served) -> None:

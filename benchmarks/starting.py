@@ -1,11 +1,12 @@
 """How long does a start take with ten thousand versions registered? The same model, three catalogues.
 
 One after another, a server starts with an empty catalogue, with all versions registered of which
-only those of aliases are wanted resident, and with all of them wanted by a bank that holds a hundredth.
+only those of aliases are wanted resident, and with all of them wanted by a bank for a hundredth.
 The catalogue is filled through the catalogue itself, with its blobs, before the clock runs. What is
 ours of a start is timed inside: from the catalogue's opening until names may be asked for.
 
-    python benchmarks/starting.py --demo DIR      # random weights, two layers
+    python benchmarks/starting.py --demo DIR          # random weights, two layers
+    python benchmarks/starting.py --demo DIR --alone  # our own part, without an engine
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
 from softprompt_serve.registry.objects import open_blobs
 from softprompt_serve.settings import Settings
+from softprompt_serve.testing import FakeWorkers, service_for_tests
 
 TIMED = "--serve-with-a-clock"
 RECORD = {"dataset": "tickets", "seed": 1, "method": "prompt_tuning"}
@@ -145,6 +148,19 @@ def started(model: Path, home: Path, file: Path, bank_rows: int) -> Start:
     return Start(seconds, json.loads(file.read_text()), resident, own[0].rss_mib)
 
 
+async def _alone(home: Path, bank_rows: int) -> Start:
+    """Our own part, with workers that only keep count."""
+    workers = FakeWorkers(bank_rows, hidden_size=SHAPE["hidden_size"])
+    begun = time.perf_counter()
+    service = service_for_tests(home, workers=workers)
+    own = {"open": time.perf_counter() - begun}
+    begun = time.perf_counter()
+    await service.start()
+    own["restore"] = time.perf_counter() - begun
+    await service.close()
+    return Start(math.nan, own, len(workers.slots.resident()), math.nan)
+
+
 def table(starts: dict[str, Start], options: argparse.Namespace) -> str:
     """Markdown: a row for each catalogue."""
     lines = [
@@ -156,11 +172,15 @@ def table(starts: dict[str, Start], options: argparse.Namespace) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {name} | {start.whole_seconds:.1f} | {start.own_seconds['open']:.2f} "
-        f"| {start.own_seconds['restore']:.2f} | {start.resident} | {start.rss_mib:.0f} |"
+        f"| {name} | {_known(start.whole_seconds, 1)} | {start.own_seconds['open']:.2f} "
+        f"| {start.own_seconds['restore']:.2f} | {start.resident} | {_known(start.rss_mib, 0)} |"
         for name, start in starts.items()
     ]
     return "\n".join(lines)
+
+
+def _known(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -173,6 +193,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--rows", type=int, default=20, help="virtual tokens of each")
     parser.add_argument("--bank-rows", type=int, default=2000)
+    parser.add_argument("--alone", action="store_true", help="without an engine")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(given)
 
@@ -192,7 +213,11 @@ def main(given: list[str] | None = None) -> None:
         unload(folder / "aliased")
         cases = {"empty": "empty", "aliases' versions wanted": "aliased", "all wanted": "wanted"}
         for name, home in cases.items():
-            starts[name] = started(model, folder / home, folder / f"{home}.json", options.bank_rows)
+            if options.alone:
+                starts[name] = asyncio.run(_alone(folder / home, options.bank_rows))
+            else:
+                file = folder / f"{home}.json"
+                starts[name] = started(model, folder / home, file, options.bank_rows)
             print(f"  {name}: {starts[name]}", file=sys.stderr, flush=True)
     print(f"{table(starts, options)}\n\n{machine()}")
 
