@@ -21,11 +21,9 @@ from request_path import (
     HARD,
     HIDDEN_SIZE,
     MODELS,
-    OUTPUTS,
     ROWS,
     SOFT,
     TEXT_CHARS,
-    VISIBLE,
     Lines,
     Server,
     Step,
@@ -34,6 +32,7 @@ from request_path import (
     steps,
 )
 from side_by_side import machine
+from stand_ins import OUTPUTS, VISIBLE
 
 from softprompt_serve.artifact.load import hard
 from softprompt_serve.registry.access import AccessTokens

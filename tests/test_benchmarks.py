@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-SHARED = {"request_path", "rivals", "serving", "side_by_side"}
+SHARED = {"request_path", "rivals", "serving", "side_by_side", "stand_ins", "stopwatch"}
 FILES = sorted(
     path
     for path in (Path(__file__).parent.parent / "benchmarks").glob("*.py")

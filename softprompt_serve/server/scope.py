@@ -16,7 +16,7 @@ from softprompt_serve.server.record import CLIENT_CLOSED, Record
 from softprompt_serve.telemetry.events import Refusal, RequestEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -235,10 +235,7 @@ class _Answer:
             if self.state.decision is not None:
                 ours = decision_headers(self.state.decision) | ours
             # Nobody else sets them, so there is none to look for and replace.
-            message["headers"] = [
-                *message.get("headers", ()),
-                *((name.encode("latin-1"), value.encode("latin-1")) for name, value in ours.items()),
-            ]
+            message["headers"] = [*message.get("headers", ()), *_encoded(ours)]
         await self._send(message)
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last and not self._gone:
@@ -251,6 +248,11 @@ class _Answer:
     @property
     def _is_anthropic(self) -> bool:
         return self.state.path.startswith("/v1/messages")
+
+
+def _encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in headers.items():
+        yield name.encode("latin-1"), value.encode("latin-1")
 
 
 def decision_headers(decision: Decision) -> dict[str, str]:
