@@ -99,7 +99,12 @@ bench: ## Measure everything side by side and print the tables (an hour on 2 cor
 	@$(BIN)/python benchmarks/swap.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/prefix.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)" --alone
+	@$(BIN)/python benchmarks/profile_request.py
+	@$(BIN)/python benchmarks/zipf.py --demo "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/starting.py --demo "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/gpu_costs.py --paper
 
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo

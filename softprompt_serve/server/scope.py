@@ -9,14 +9,14 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 
 from softprompt_serve.server.record import CLIENT_CLOSED, Record
 from softprompt_serve.server.refusals import error_response, last_events, speaks_anthropic
 from softprompt_serve.telemetry.events import Refusal, RequestEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -261,15 +261,25 @@ class _Answer:
 
     def _begin(self, message: Message) -> None:
         self._begun = message["status"]
-        headers = MutableHeaders(scope=message)
-        self._streams = headers.get("content-type", "").startswith("text/event-stream")
+        sent = list(message.get("headers", ()))
+        self._streams = any(
+            name == b"content-type" and value.startswith(b"text/event-stream")
+            for name, value in sent
+        )
+        ours = self._trace()
         if self.state.decision is not None:
-            headers.update(decision_headers(self.state.decision))
-        headers.update(self._trace())
+            ours = decision_headers(self.state.decision) | ours
+        # Nobody else sets them, so there is none to look for and replace.
+        message["headers"] = [*sent, *_encoded(ours)]
 
     def _trace(self) -> dict[str, str]:
         span = self.state.span
         return {TRACE_HEADER: span.ref.trace_id} if span is not None and span.ref.sampled else {}
+
+
+def _encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in headers.items():
+        yield name.encode("latin-1"), value.encode("latin-1")
 
 
 def decision_headers(decision: Decision) -> dict[str, str]:
