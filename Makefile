@@ -5,7 +5,7 @@
 # make soak: MINUTES
 # make test, make check: PYTEST (arguments of pytest)
 # make compat: RELEASES (of vLLM; empty: those supported and their neighbours)
-# make fuzz: CASES (how many), SEED; make faults: ROUNDS (kills of each kind), SEED
+# make fuzz: CASES (how many), SEED; make faults: ROUNDS (kills of each kind; a fifth of an engine's), SEED
 # ACCELERATOR=cpu|cuda overrules what is detected; TORCH_INDEX: see scripts/bootstrap.py
 
 PYTHON ?= python3
@@ -55,7 +55,8 @@ fuzz: ## Send the admin API, and uploads, thousands of cases (CASES= SEED=)
 
 faults: ## Kill, fill, damage and delay what a server stands on, many times over (ROUNDS= SEED=)
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
-	@FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest tests/faults --timeout=7200 -rA $(PYTEST)
+	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
+	@FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) DEMO_MODEL="$(DEMO_MODEL)" $(BIN)/python -m pytest tests/faults --timeout=7200 -rA $(PYTEST)
 
 lint: ## Check style, types, deploy/, and that what is generated is current
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
@@ -98,7 +99,12 @@ bench: ## Measure everything side by side and print the tables (an hour on 2 cor
 	@$(BIN)/python benchmarks/swap.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/prefix.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)" --alone
+	@$(BIN)/python benchmarks/profile_request.py
+	@$(BIN)/python benchmarks/zipf.py --demo "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/starting.py --demo "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/gpu_costs.py --paper
 
 train: ## Train the demo's soft prompts again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo

@@ -7,6 +7,7 @@ large as any that is accepted (refused for their shape), and evidence. What coun
 to the traffic alone.
 
     python benchmarks/lag.py --model DIR          # the demo model (softprompt_serve.demo.prepare)
+    python benchmarks/lag.py --model DIR --alone  # without an engine and traffic: our own steps
 """
 
 from __future__ import annotations
@@ -19,68 +20,21 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
-from serving import ADMIN, BASE, TOKEN, Caller, Served, calling
-from side_by_side import first_token, free_port, machine, wait_ready
-
-from softprompt_serve.demo.child import Server
+from serving import ADMIN, TOKEN, Caller, Served, calling, serving
+from side_by_side import first_token, machine
+from stopwatch import LONG_SECONDS, Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
 
-TIMED = "--serve-with-a-stopwatch"
-LONG_SECONDS = 0.001
+TIMED, ALONE = "--serve-with-a-stopwatch", "--serve-alone-with-a-stopwatch"
 ROWS, WIDE_ROWS = 1024, 3800
 PROMPT = "lag"
-
-
-class Stopwatch:
-    """In the server: processor seconds of the loop's steps since it was last asked."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.steps: list[float] = []
-        self.long: Counter[str] = Counter()
-
-    def install(self) -> None:
-        """Time every step from now on; on SIGUSR1 write what was found, and begin anew."""
-        run = asyncio.Handle._run  # noqa: SLF001 - no other place sees every step
-
-        def timed(handle: asyncio.Handle) -> None:
-            begun = time.thread_time()
-            run(handle)
-            seconds = time.thread_time() - begun
-            self.steps.append(seconds)
-            if seconds > LONG_SECONDS:
-                self.long[_named(handle)] += 1
-
-        asyncio.Handle._run = timed  # type: ignore[method-assign]  # noqa: SLF001
-        signal.signal(signal.SIGUSR1, lambda *_: self.write())
-
-    def write(self) -> None:
-        """Leave what was found in the file, whole or not at all."""
-        steps, self.steps = self.steps, []
-        long, self.long = self.long, Counter()
-        found = {"steps": sorted(steps)[-2000:], "count": len(steps), "long": long.most_common(8)}
-        draft = self.file.with_suffix(".draft")
-        draft.write_text(json.dumps(found))
-        draft.replace(self.file)
-
-
-def _named(handle: asyncio.Handle) -> str:
-    """What a step belongs to: a task's coroutine and where it waits now, or a function."""
-    callback: Any = handle._callback  # noqa: SLF001
-    task = getattr(callback, "__self__", None)
-    if isinstance(task, asyncio.Task):
-        frames = task.get_stack(limit=1)
-        place = f" at {Path(frames[0].f_code.co_filename).name}" if frames else ""
-        return f"{getattr(task.get_coro(), '__qualname__', task)}{place}"
-    return str(getattr(callback, "__qualname__", callback))
 
 
 def serve_with_a_stopwatch(file: Path, flags: list[str]) -> None:
@@ -92,6 +46,43 @@ def serve_with_a_stopwatch(file: Path, flags: list[str]) -> None:
     uvloop.run = asyncio.run
     Stopwatch(file).install()
     serve(flags)
+
+
+def serve_alone(file: Path, model: Path, flags: list[str]) -> None:
+    """Our own routes and middleware, timed, with workers that only keep count: no vLLM."""
+    import uvicorn
+
+    from softprompt_serve.settings import load_settings
+    from softprompt_serve.testing import FakeWorkers, app_for_tests, service_for_tests
+
+    class Workers(FakeWorkers):
+        async def load(self, header: bytes, data: bytes, keep: Collection[str]) -> tuple[str, ...]:
+            """In a thread: with an engine, the workers do this."""
+            loading = super().load(header, data, keep)
+            return await asyncio.to_thread(_result, loading)
+
+    settings = load_settings()
+    hidden = json.loads((model / "config.json").read_text())["hidden_size"]
+    workers = Workers(capacity=1_000_000, hidden_size=hidden)
+    app = app_for_tests(service_for_tests(settings.home_dir, workers=workers, settings=settings))
+
+    @app.get("/v1/models")
+    def ready() -> dict[str, str]:
+        return {}
+
+    Stopwatch(file).install()
+    port = int(flags[flags.index("--port") + 1])
+    config = uvicorn.Config(app, port=port, log_level="warning", ws="none", loop="asyncio")
+    asyncio.run(uvicorn.Server(config).serve())
+
+
+def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Of one that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    raise RuntimeError(coroutine)
 
 
 class Bench:
@@ -188,10 +179,10 @@ def table(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:
             f"| {name} | {case['done']} | {count} | {1000 * rare:.2f} "
             f"| {1000 * max(steps, default=0.0):.2f} | {over} |"
         )
-    lines.append("\nSteps over 1 ms, and how many:\n")
+    lines.append("\nThe longest steps over 1 ms: what they belong to, and where they were seen.\n")
     for name, case in found.items():
-        said = "; ".join(f"`{what}` {times}" for what, times in case["long"]) or "none"
-        lines.append(f"- {name}: {said}")
+        lines.append(f"- {name}: {'' if case['long'] else 'none'}".rstrip())
+        lines += [f"  - {1000 * seconds:.2f} ms: `{what}`" for seconds, what in case["long"]]
     return "\n".join(lines)
 
 
@@ -201,7 +192,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each case")
-    return parser.parse_args(given)
+    parser.add_argument("--alone", action="store_true", help="no engine, no traffic: our own steps")
+    found = parser.parse_args(given)
+    if found.alone:
+        found.concurrency = 0
+    return found
 
 
 async def measured(options: argparse.Namespace, served: Served, file: Path) -> Bench:
@@ -217,27 +212,16 @@ def main(given: list[str] | None = None) -> None:
     if TIMED in sys.argv[1:2]:
         serve_with_a_stopwatch(Path(sys.argv[2]), sys.argv[3:])
         return
+    if ALONE in sys.argv[1:2]:
+        serve_alone(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+        return
     options = arguments(given)
-    config = json.loads((options.model / "config.json").read_text())
-    port = free_port()
-    flags = [
-        *("--served-model-name", BASE, "--dtype", "float32", "--max-model-len", "2048"),
-        *("--enforce-eager", "--host", "127.0.0.1", "--port", str(port)),
-    ]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "steps.json"
-        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ} | {
-            "SOFTPROMPT_HOME": str(Path(scratch) / "home"),
-            "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
-            "SOFTPROMPT_PROMOTION_GATES": "off",
-            "SOFTPROMPT_CHANGES_PER_MINUTE": "none",
-        }
-        program = [sys.executable, str(Path(__file__).absolute()), TIMED, str(file)]
-        command = [*program, str(options.model.absolute()), *flags]
-        with Server(command, environment, Path(scratch) / "log") as server:
-            url = f"http://127.0.0.1:{port}"
-            wait_ready(server, url)
-            served = Served(url, server.pid, config["hidden_size"], config["vocab_size"])
+        how = ALONE if options.alone else TIMED
+        program = (str(Path(__file__).absolute()), how, str(file))
+        flags = ("--max-model-len", "2048", "--enforce-eager")
+        with serving(options.model, *flags, program=program) as served:
             bench = asyncio.run(measured(options, served, file))
     print(f"{table(bench.found, options)}\n\n{machine()}")
 

@@ -9,15 +9,17 @@ version within a round. Prefix caching is off: with it, one version's whole bloc
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from serving import BASE, Caller, Served, calling, serving
+from serving import BASE, Caller, Served, calling, parser, run
 from side_by_side import Figures, first_token, machine, spread
+
+if TYPE_CHECKING:
+    import argparse
 
 PLAIN = "plain tokens"
 
@@ -27,7 +29,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.cases = [PLAIN, *(f"{count} versions" for count in options.versions)]
+        self.cases = [PLAIN, *(f"{n} version{'s' * (n > 1)}" for n in options.versions)]
         self.rates, self.firsts = Figures(), Figures()
 
     async def run(self, served: Served) -> None:
@@ -91,30 +93,22 @@ def table(bench: Bench) -> str:
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
-    parser.add_argument("--versions", type=int, nargs="+", default=[1, 8, 64, 1000])
-    parser.add_argument("--rows", type=int, default=20, help="virtual tokens of each")
-    parser.add_argument("--visible", type=int, default=20, help="visible tokens")
-    parser.add_argument("--output", type=int, default=8, help="generated tokens")
-    parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--requests", type=int, default=128, help="per turn")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(given)
+    line = parser(__doc__)
+    line.add_argument("--versions", type=int, nargs="+", default=[1, 8, 64, 1000])
+    line.add_argument("--rows", type=int, default=20, help="virtual tokens of each")
+    line.add_argument("--visible", type=int, default=20, help="visible tokens")
+    line.add_argument("--output", type=int, default=8, help="generated tokens")
+    line.add_argument("--concurrency", type=int, default=64)
+    line.add_argument("--requests", type=int, default=128, help="per turn")
+    return line.parse_args(given)
 
 
 def main(given: list[str] | None = None) -> None:
     """Run and print a Markdown table."""
     options = arguments(given)
     bench = Bench(options)
-    flags = ("--max-model-len", "512", "--max-num-seqs", str(options.concurrency))
-    with serving(
-        options.model,
-        *(*flags, "--no-enable-prefix-caching"),
-        bank_rows=max(options.versions) * options.rows,
-    ) as served:
-        asyncio.run(bench.run(served))
+    flags = ("--max-num-seqs", str(options.concurrency), "--no-enable-prefix-caching")
+    run(bench, options, *flags, bank_rows=max(options.versions) * options.rows)
     print(f"{table(bench)}\n\n{machine()}")
 
 

@@ -11,14 +11,15 @@ tokens on CPU, 16 on CUDA) saves nothing. The figures to trust are the ratios wi
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import statistics
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from serving import Caller, Served, calling, serving
+from serving import Caller, Served, calling, parser, run
 from side_by_side import Figures, first_token, machine, spread
+
+if TYPE_CHECKING:
+    import argparse
 
 COLD, SWAPPED, LATER = "first, pinned", "first after a swap", "later"
 KINDS = (COLD, SWAPPED, LATER)
@@ -82,23 +83,18 @@ def table(bench: Bench) -> str:
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
-    parser.add_argument("--rows", type=int, nargs="+", default=[20, 128, 256], help="n to measure")
-    parser.add_argument("--visible", type=int, default=32, help="visible tokens")
-    parser.add_argument("--each", type=int, default=5, help="versions of each sort, per round")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(given)
+    line = parser(__doc__)
+    line.add_argument("--rows", type=int, nargs="+", default=[20, 128, 256], help="n to measure")
+    line.add_argument("--visible", type=int, default=32, help="visible tokens")
+    line.add_argument("--each", type=int, default=5, help="versions of each sort, per round")
+    return line.parse_args(given)
 
 
 def main(given: list[str] | None = None) -> None:
     """Run and print a Markdown table."""
     options = arguments(given)
     bench = Bench(options)
-    flags = ("--max-model-len", "512", "--max-num-seqs", "4")
-    with serving(options.model, *flags, bank_rows=32_768) as served:
-        asyncio.run(bench.run(served))
+    run(bench, options, "--max-num-seqs", "4", bank_rows=32_768)
     print(f"{table(bench)}\n\n{machine()}")
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import sys
 import tempfile
+from argparse import ArgumentParser
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 import safetensors.torch
@@ -20,7 +22,8 @@ from side_by_side import free_port, wait_ready
 from softprompt_serve.demo.child import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from argparse import Namespace
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 BASE: Final = "base"
 TOKEN: Final = "a-token-for-benchmarks"  # noqa: S105 - of a server on the loopback interface
@@ -38,26 +41,35 @@ class Served:
 
 
 @contextmanager
-def serving(model: Path, *flags: str, log: Path | None = None, **settings: Any) -> Iterator[Served]:
+def serving(
+    model: Path,
+    *flags: str,
+    program: Sequence[str] = ("-m", "softprompt_serve.cli", "serve"),
+    log: Path | None = None,
+    **settings: Any,
+) -> Iterator[Served]:
     """Serve ``model`` until the end; ``settings`` are ours, such as ``bank_rows=4096``.
 
     Args:
         model: its folder.
         flags: of ``vllm serve``.
+        program: what Python runs; it is given the model and the flags.
         log: keeps the server's log, whose end is shown if something goes wrong.
         settings: ours, in lower case.
     """
     config = json.loads((model / "config.json").read_text())
     port = free_port()
     command = [
-        *(sys.executable, "-m", "softprompt_serve.cli", "serve", str(model.absolute())),
+        *(sys.executable, *program, str(model.absolute())),
         *("--served-model-name", BASE, "--dtype", "float32", "--host", "127.0.0.1"),
         *("--port", str(port), *flags),
     ]
     with tempfile.TemporaryDirectory() as scratch:
         given = {f"SOFTPROMPT_{name.upper()}": str(value) for name, value in settings.items()}
+        # The variable overrules the flag.
+        sized = "--kv-cache-memory-bytes" in flags
         environment = {
-            "VLLM_CPU_KVCACHE_SPACE": "2",
+            **({} if sized else {"VLLM_CPU_KVCACHE_SPACE": "2"}),
             **os.environ,
             "SOFTPROMPT_HOME": str(Path(scratch) / "home"),
             "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
@@ -123,6 +135,28 @@ class Caller:
             "ignore_eos": True,
         }
         return json.dumps(request).encode()
+
+
+class Bench(Protocol):
+    """Takes a running server's time."""
+
+    async def run(self, served: Served) -> None:
+        """All of it."""
+
+
+def run(bench: Bench, options: Namespace, *flags: str, **settings: Any) -> None:
+    """Serve ``options.model`` for as long as ``bench`` takes."""
+    with serving(options.model, "--max-model-len", "512", *flags, **settings) as served:
+        asyncio.run(bench.run(served))
+
+
+def parser(doc: str | None, *, rounds: int = 7) -> ArgumentParser:
+    """A command line with what all of these have, described by a module's first sentence."""
+    made = ArgumentParser(description=(doc or "").split("\n\n", maxsplit=1)[0])
+    made.add_argument("--model", type=Path, required=True, help="folder of the demo model")
+    made.add_argument("--rounds", type=int, default=rounds)
+    made.add_argument("--seed", type=int, default=0)
+    return made
 
 
 @asynccontextmanager

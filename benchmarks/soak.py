@@ -27,7 +27,7 @@ import httpx
 from fire import tiny
 from fire.memory import Watch, slope
 from fire.oracle import Oracle, Tokens
-from fire.traffic import Traffic, together
+from fire.traffic import LONG, SEVERAL, Traffic, together
 from fire.world import World
 from serving import ADMIN, BASE, TOKEN, Served, serving
 from side_by_side import machine
@@ -41,7 +41,8 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, served: Served, folder: Path) -> None:
         self.options = options
-        limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
+        # A server closes what idles, and a busy client may be about to use it.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self.client = httpx.AsyncClient(
             base_url=served.url, timeout=300, trust_env=False, limits=limits
         )
@@ -64,6 +65,8 @@ class Run:
             rng=rng,
             base=BASE,
             seeded=options.seeded,
+            long=options.long,
+            several=options.several,
         )
         self.watch = Watch(served.pid)
         self.begun = time.monotonic()
@@ -193,13 +196,22 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--change-seconds", type=float, default=0.25, help="between changes")
     parser.add_argument("--bank-rows", type=int, default=1200)
-    parser.add_argument("--cache-bytes", type=int, default=3 * 2**20, help="of the KV cache")
+    parser.add_argument("--cache-bytes", type=int, default=2 * 2**20, help="of the KV cache")
     parser.add_argument(
         "--seeded",
         type=float,
         default=0.0,
         help="share of requests that are sampled with a seed; on the CPU vLLM 0.32 ends where the "
         "prefill of one comes in chunks, as it rewinds a generator, which the CPU's can't",
+    )
+    parser.add_argument(
+        "--long",
+        type=float,
+        default=LONG,
+        help="share of requests that outgrow the KV cache's blocks",
+    )
+    parser.add_argument(
+        "--several", type=float, default=SEVERAL, help="share of greedy requests for three choices"
     )
     parser.add_argument("--log", type=Path, help="keep the server's log here")
     parser.add_argument("--seed", type=int, default=0)

@@ -306,8 +306,8 @@ REQUEST = (
     Mutation(
         "a lost version is not loaded again",
         _GUARD,
-        "if not answered and _failed(output) and await self._lost(version, attempt):",
-        "if False:",
+        "elif await self._lost(version, attempt):",
+        "elif False:",
         f"{_SERVING}::test_a_lost_version_is_loaded_and_the_request_started_once_more",
     ),
     Mutation(

@@ -18,8 +18,9 @@ from softprompt_serve.server.feedback import feedback_router
 from softprompt_serve.server.gate import AdminGate
 from softprompt_serve.server.hooks import hooks_router
 from softprompt_serve.server.policies import policy_router
+from softprompt_serve.server.refusals import error_response
 from softprompt_serve.server.rollouts import rollout_router
-from softprompt_serve.server.scope import ScopeMiddleware, error_response
+from softprompt_serve.server.scope import ScopeMiddleware
 from softprompt_serve.server.shadow import shadow_router
 from softprompt_serve.server.tokens import tokens_router
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softprompt_serve.artifact import Content
 from softprompt_serve.release.evidence import Answer, Base, Run, Score, Total
 
 RUN_ID = "0123456789abcdef0123456789abcdef"
 BASE = Base("acme/tiny", "main", "f" * 64, "e" * 64, "d" * 64)
+TEXTS = {name: Content("hard", text=f"text of {name}") for name in ("v1", "v2", "v3", "v4")}
+DIGESTS = {name: content.digest for name, content in TEXTS.items()}
+TWO = {name: DIGESTS[name] for name in ("v1", "v2")}
 AT = 1_760_000_000.0
 EVALUATOR = "exact_match"
 TOTAL = "mmlu_pro/exact_match"

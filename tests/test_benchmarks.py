@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-SHARED = {"rivals", "serving", "side_by_side"}
+SHARED = {"request_path", "rivals", "serving", "side_by_side", "stand_ins", "stopwatch"}
 FILES = sorted(
     path
     for path in (Path(__file__).parent.parent / "benchmarks").glob("*.py")
@@ -63,3 +63,38 @@ def test_routing_measures_every_case_and_names_no_machine(
     assert "| 3 prompts, 9 versions | |" in tables
     assert socket.gethostname() not in tables
     assert tables.splitlines()[-1] in capsys.readouterr().out
+
+
+def test_zipfs_law_gives_the_second_half_of_the_first() -> None:
+    zipf = load(next(path for path in FILES if path.stem == "zipf"))
+    first, second, third = zipf.weights(3, 1.0)
+    assert (second / first, third / first) == pytest.approx((1 / 2, 1 / 3))
+    assert first + second + third == pytest.approx(1.0)
+    assert zipf.best(3, 1.0, 2) == pytest.approx(first + second)
+
+
+def test_a_bank_that_loads_says_from_where_and_how_long() -> None:
+    zipf = load(next(path for path in FILES if path.stem == "zipf"))
+    run = zipf.Run(bank=2, seconds=2.0, ttft=[0.25] * 9)
+    run.statuses.update({"200": 9, "503 bank_full": 1})
+    run.counted = {
+        "softprompt_bank_load_seconds_count{source=host}": 4.0,
+        "softprompt_bank_load_seconds_sum{source=host}": 0.02,
+        zipf.MISSES: 5.0,
+        zipf.WAITED: 0.1,
+    }
+    options = zipf.arguments(["--demo", "x", "--versions", "4"])
+    row = zipf.table([run], options).splitlines()[4]
+    assert row == (
+        "| 2 | 5.0 | 50.0% | 72.0% | 4, 0 | 5.0, - | 20.0 | 250, 250 | 1 x 503 bank_full |"
+    )
+
+
+def test_a_long_step_is_told_with_its_place() -> None:
+    lag = load(next(path for path in FILES if path.stem == "lag"))
+    options = lag.arguments(["--model", "x", "--alone"])
+    case = {"steps": [0.0001, 0.002], "count": 2, "done": 1, "long": [[0.002, "a task, a.py:3 f"]]}
+    table = lag.table({"swaps": case}, options)
+    assert table.startswith("0 callers")
+    assert "| swaps | 1 | 2 | 2.00 | 2.00 | 1 |" in table
+    assert "  - 2.00 ms: `a task, a.py:3 f`" in table

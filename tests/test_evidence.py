@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from runs import AT, EVALUATOR, RUN_ID, TOTAL, published, run_id, scored
+from runs import AT, DIGESTS, EVALUATOR, RUN_ID, TEXTS, TOTAL, TWO, published, run_id, scored
 
 from softprompt_serve.artifact import Content
 from softprompt_serve.errors import BadRequest, Conflict, NotFound
@@ -16,25 +15,6 @@ from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.evidence import Evidence, Result
 from softprompt_serve.registry.evidence_rows import canonical
 from softprompt_serve.release.evidence import Answer, Base, Score
-
-TEXTS = {name: Content("hard", text=f"text of {name}") for name in ("v1", "v2", "v3", "v4")}
-DIGESTS = {name: content.digest for name, content in TEXTS.items()}
-TWO = {name: DIGESTS[name] for name in ("v1", "v2")}
-
-
-@pytest.fixture
-def catalogue(database_url: str) -> Iterator[Catalogue]:
-    """`support` with four versions."""
-    catalogue = Catalogue.open(database_url)
-    for name, content in TEXTS.items():
-        catalogue.add_version("support", name, content, {})
-    yield catalogue
-    catalogue.close()
-
-
-@pytest.fixture
-def evidence(catalogue: Catalogue) -> Evidence:
-    return Evidence(catalogue.database)
 
 
 def row(found: list[Result], version: str, cohort: str | None = "default") -> Result:

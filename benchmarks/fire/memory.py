@@ -31,9 +31,9 @@ class Watch:
 
     def look(self, seconds: float) -> None:
         """Take a sample of each process that there is; ``seconds`` since the beginning."""
-        for pid in _members(self.session):
+        for pid in members(self.session):
             try:
-                name = f"{_name(pid)} {pid}"
+                name = f"{name_of(pid)} {pid}"
                 sample = Sample(
                     seconds,
                     int(Path(f"/proc/{pid}/statm").read_text().split()[_RSS]) * _PAGE / _MIB,
@@ -54,7 +54,7 @@ def slope(samples: list[Sample], *, skip: float = 0.25) -> float:
     return line.slope * 3600
 
 
-def _members(session: int) -> list[int]:
+def members(session: int) -> list[int]:
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
@@ -67,7 +67,7 @@ def _members(session: int) -> list[int]:
     return sorted(found)
 
 
-def _name(pid: int) -> str:
+def name_of(pid: int) -> str:
     command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     for said, name in (
         ("EngineCore", "engine core"),

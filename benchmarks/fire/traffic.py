@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from fire.oracle import TOP, Input, Step, compare, of_chat, of_completion
+from fire.oracle import Input, Step, compare
+from fire.wire import Broken, Request, read_streamed, read_whole, wire
 from fire.world import PROMPT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from fire.oracle import Oracle, Tokens
     from fire.world import Known, World
@@ -32,37 +32,21 @@ CHAT: Final = 0.6
 STREAMED: Final = 0.4
 CANCELLED: Final = 0.2
 CONTROLLED: Final = 0.02
-"""Shares of requests; `CANCELLED` is of the streamed ones, `CONTROLLED` of the answers."""
+LONG: Final = 0.2
+SEVERAL: Final = 0.1
+"""Shares of requests; `CANCELLED` is of the streamed ones, `CONTROLLED` of the answers. `LONG` ones
+outgrow blocks of the KV cache as they are answered, and `SEVERAL` ask for many choices at once: where
+the cache is full, that preempts others."""
 
-LOST: Final = "is not resident on the workers"
-"""In messages of ``softprompt_lost``."""
+GREEDY: Final = 0.001
+"""As good as 0, at which vLLM refuses several choices."""
+
+LONG_TOKENS: Final = 160
+CHOICES: Final = 3
 
 _REFUSALS: Final = frozenset({404, 503})
 _KEPT: Final = 20
 """Mismatches that are told whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request, before it is known who answers it.
-
-    Attributes:
-        model: ``fire``, ``fire@VERSION``, or the base model.
-        text: what the user says.
-        chat: whether it is a chat completion, not a completion.
-        sampling: as it is sent.
-        stream: whether the answer is streamed.
-        cancel: whether the caller goes away after the first words.
-        headers: such as the sticky key.
-    """
-
-    model: str
-    text: str
-    chat: bool
-    sampling: tuple[tuple[str, Any], ...]
-    stream: bool
-    cancel: bool
-    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -108,6 +92,8 @@ class Traffic:
         base: str,
         control: float = CONTROLLED,
         seeded: float = 0.0,
+        long: float = LONG,
+        several: float = SEVERAL,
     ) -> None:
         self._client = client
         self._world = world
@@ -116,6 +102,7 @@ class Traffic:
         self._rng = rng
         self._base = base
         self._control_share, self._seeded_share = control, seeded
+        self._long_share, self._several_share = long, several
         self._texts = [
             " ".join(rng.choices(WORDS, k=rng.choice(LENGTHS))).capitalize() + "."
             for _ in range(60)
@@ -137,7 +124,7 @@ class Traffic:
             return
         if got is None:
             return
-        digest, steps = got
+        digest, choices = got
         known = self._world.known.get(digest)
         if digest and known is None:
             self._mismatch(request, digest, "an unknown digest answered")
@@ -145,13 +132,15 @@ class Traffic:
         self.tally.digests.add(digest)
         rows = None if known is None else known.rows
         wanted = await self._oracle.answer(self._input(request, digest, known), rows)
-        verdict = compare(steps, wanted)
-        if verdict == "mismatch":
-            self._mismatch(request, digest, f"{steps} instead of {wanted}")
+        verdicts = {compare(steps, wanted) for steps in choices}
+        if "mismatch" in verdicts or len(choices) != request.n:
+            self._mismatch(request, digest, f"{choices} instead of {wanted}")
+        elif "tie" in verdicts:
+            self.tally.tie += 1
         else:
-            setattr(self.tally, verdict, getattr(self.tally, verdict) + 1)
+            self.tally.equal += 1
         if known is not None and drawn(self._rng, self._control_share):
-            await self._control(request, known, steps)
+            await self._control(request, known, choices[0])
 
     async def _control(self, request: Request, known: Known, steps: list[Step]) -> None:
         """Hold an answer against that of another version of this kind, as if they were mixed up."""
@@ -171,6 +160,11 @@ class Traffic:
         sampling: dict[str, Any] = {"max_tokens": rng.choice((1, 2, 8, 16, 24)), "temperature": 0}
         if drawn(rng, self._seeded_share):
             sampling |= {"temperature": 0.8, "top_p": 0.9, "seed": rng.randrange(4)}
+        if drawn(rng, self._long_share):
+            sampling |= {"max_tokens": LONG_TOKENS, "ignore_eos": True}
+        several = sampling["temperature"] == 0 and drawn(rng, self._several_share)
+        if several:
+            sampling["temperature"] = GREEDY
         stream = drawn(rng, STREAMED)
         return Request(
             model=self._base if drawn(rng, PLAIN) else model,
@@ -179,43 +173,50 @@ class Traffic:
             sampling=tuple(sampling.items()),
             stream=stream,
             cancel=stream and drawn(rng, CANCELLED),
+            n=CHOICES if several else 1,
             headers=(("x-softprompt-sticky-key", f"user-{rng.randrange(200)}"),),
         )
 
-    async def _ask(self, request: Request) -> tuple[str, list[Step]] | None:
-        """The answering version's digest and the answer's steps; None if there is none to check."""
-        path, body = _wire(request)
+    async def _ask(self, request: Request) -> tuple[str, list[list[Step]]] | None:
+        """The answering version's digest, and each choice's steps; None if there is none to check."""
+        path, body = wire(request)
         headers = dict(request.headers)
         async with self._client.stream("POST", path, json=body, headers=headers) as answer:
             if answer.status_code != httpx.codes.OK:
-                self._refused(request, answer.status_code, await answer.aread())
+                await answer.aread()
+                if answer.status_code in _REFUSALS:
+                    self._refused(request, answer.json()["error"])
+                else:
+                    self.tally.failed.append(f"{request}: {answer.status_code} {answer.text}")
                 return None
             digest = answer.headers.get("x-softprompt-digest", "")
             if request.stream:
                 lines = answer.aiter_lines()
                 try:
-                    steps, heard = await _streamed(lines, chat=request.chat, cancel=request.cancel)
+                    choices, heard = await read_streamed(
+                        lines, chat=request.chat, cancel=request.cancel
+                    )
                 except Broken as broken:
-                    self._refused(request, broken.status, broken.body.encode())
+                    self._refused(request, broken.error)
                     return None
                 if not heard:
                     self.tally.cancelled += 1
                     return None
-                return digest, steps
-            choice = json.loads(await answer.aread())["choices"][0]
-        return digest, (of_chat if request.chat else of_completion)(choice["logprobs"])
+                return digest, choices
+            await answer.aread()
+            return digest, read_whole(answer.json(), chat=request.chat)
 
     def _input(self, request: Request, digest: str, known: Known | None) -> Input:
         system = None if known is None else known.text
         ids = (self._tokens.chat if request.chat else self._tokens.plain)(request.text, system)
         return Input(digest, tuple(ids), request.sampling)
 
-    def _refused(self, request: Request, status: int, body: bytes) -> None:
-        text = body.decode(errors="replace")
-        if status not in _REFUSALS:
-            self.tally.failed.append(f"{request}: {status} {text}")
+    def _refused(self, request: Request, error: dict[str, Any]) -> None:
+        """Count an error by its code; one that has none of ours is a failure."""
+        code = error.get("code")
+        if not isinstance(code, str):
+            self.tally.failed.append(f"{request}: {error}")
             return
-        code = json.loads(text)["error"]["code"]
         self.tally.refused[code] = self.tally.refused.get(code, 0) + 1
 
     def _mismatch(self, request: Request, digest: str, how: str) -> None:
@@ -227,58 +228,6 @@ class Traffic:
 def drawn(rng: random.Random, chance: float) -> bool:
     """True with this chance."""
     return rng.random() < chance
-
-
-def _wire(request: Request) -> tuple[str, dict[str, Any]]:
-    body: dict[str, Any] = {
-        "model": request.model,
-        "stream": request.stream,
-        "return_tokens_as_token_ids": True,
-        **dict(request.sampling),
-    }
-    if request.chat:
-        messages = [{"role": "user", "content": request.text}]
-        more = {"messages": messages, "logprobs": True, "top_logprobs": TOP}
-        return "/v1/chat/completions", body | more
-    return "/v1/completions", body | {"prompt": request.text, "logprobs": TOP}
-
-
-class Broken(Exception):
-    """A stream that ended in an error: its HTTP status and its body."""
-
-    def __init__(self, status: int, body: str) -> None:
-        super().__init__(body)
-        self.status = status
-        self.body = body
-
-
-async def _streamed(
-    lines: AsyncIterator[str], *, chat: bool, cancel: bool
-) -> tuple[list[Step], bool]:
-    """All steps of a streamed answer; whether it was heard to its end.
-
-    Raises:
-        Broken: it ended in an error.
-    """
-    steps: list[Step] = []
-    async for line in lines:
-        data = line.removeprefix("data: ")
-        if not data or data == "[DONE]":
-            continue
-        told = json.loads(data)
-        if (error := told.get("error")) is not None:
-            raise Broken(_status_of(error), data)
-        for choice in told["choices"]:
-            if choice.get("logprobs"):
-                steps += (of_chat if chat else of_completion)(choice["logprobs"])
-        if cancel and steps:
-            return steps, False
-    return steps, True
-
-
-def _status_of(error: dict[str, Any]) -> int:
-    """The status that an error in a stream would have had; vLLM calls each of them a 500."""
-    return 503 if LOST in str(error.get("message")) else int(error["code"])
 
 
 async def together(work: list[Coroutine[Any, Any, None]]) -> None:

@@ -18,7 +18,7 @@ from softprompt_serve.release.records import parse_record
 from softprompt_serve.server import schemas
 from softprompt_serve.server.approvals import approvals_of
 from softprompt_serve.server.gate import PREFIX, grant_of
-from softprompt_serve.server.scope import error_response
+from softprompt_serve.server.refusals import error_response
 from softprompt_serve.server.service import Service
 from softprompt_serve.server.state import AppState
 from softprompt_serve.server.upload import read_artifact

@@ -17,7 +17,8 @@ from softprompt_serve.errors import BadRequest, Forbidden, NotFound, SoftpromptE
 from softprompt_serve.router.choose import split_model
 from softprompt_serve.server import scope as request_scope
 from softprompt_serve.server.auth import presented
-from softprompt_serve.server.scope import COVERED, error_response, route_path
+from softprompt_serve.server.refusals import error_response, speaks_anthropic
+from softprompt_serve.server.scope import COVERED, route_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ class CallerGate:
         try:
             request_scope.current().caller = self._admit(scope, path)
         except SoftpromptError as error:
-            anthropic = path.startswith("/v1/messages")
+            anthropic = speaks_anthropic(path)
             await error_response(error, anthropic=anthropic)(scope, receive, send)
             return
         await self.app(scope, receive, send)

@@ -67,10 +67,10 @@ class Drains:
         if not forget:
             return
         async with self.blobs:
-            await asyncio.to_thread(self._forget, version.digest)
+            await asyncio.to_thread(self.forget, version.digest)
 
-    def _forget(self, digest: str) -> None:
-        """Delete a blob that no version names; blocks.
+    def forget(self, digest: str) -> None:
+        """Delete a blob that no version names; blocks, and whoever calls holds ``blobs``.
 
         The same content may be imported anew meanwhile, here or on another replica, which stores
         the blob before it catalogues the version: so look before, and again after.

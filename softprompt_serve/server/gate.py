@@ -25,7 +25,8 @@ from softprompt_serve.errors import (
 )
 from softprompt_serve.server.auth import presented
 from softprompt_serve.server.door import check_pace
-from softprompt_serve.server.scope import error_response, route_path
+from softprompt_serve.server.refusals import error_response
+from softprompt_serve.server.scope import route_path
 from softprompt_serve.telemetry.operations import PARENT
 
 if TYPE_CHECKING:

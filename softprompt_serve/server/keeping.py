@@ -9,7 +9,7 @@ from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.residency import restore_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from softprompt_serve.registry.snapshot import Snapshot, Version
     from softprompt_serve.server.residency import Residency
@@ -68,3 +68,21 @@ def needed(snapshot: Snapshot, traffic: Snapshot) -> list[Version]:
     """What may be asked for by a prompt's own name, now or once its versions are verified."""
     found = {version.label: version for version in snapshot.in_production()}
     return list((found | {version.label: version for version in traffic.in_production()}).values())
+
+
+def fitting(versions: Iterable[Version], pinned: Collection[str], rows: int) -> list[Version]:
+    """Those soft ones of ``versions``, in order, that a bank of so many rows can hold together.
+
+    What is pinned is among them in any case. Nothing is there that would have to leave for another
+    one: of ten thousand that are wanted, a bank for a hundred loads a hundred, the first ones.
+    """
+    found: list[Version] = []
+    seen: set[str] = set()
+    for version in versions:
+        if version.kind != "soft" or version.digest in seen:
+            continue
+        if version.digest in pinned or version.virtual_tokens <= rows:
+            found.append(version)
+            seen.add(version.digest)
+            rows -= version.virtual_tokens
+    return found

@@ -9,14 +9,14 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers
 
 from softprompt_serve.server.record import CLIENT_CLOSED, Record
+from softprompt_serve.server.refusals import error_response, last_events, speaks_anthropic
 from softprompt_serve.telemetry.events import Refusal, RequestEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -173,6 +173,9 @@ class ScopeMiddleware:
         token = _CURRENT.set(state)
         try:
             await self.app(scope, answer.receive, answer.send)
+        except Exception:  # whatever a handler makes of an error of ours within its stream
+            if not await answer.break_off():
+                raise
         finally:
             state.close()
             try:
@@ -200,7 +203,7 @@ class ScopeMiddleware:
 
 
 class _Answer:
-    """Rewrites the response's start: our headers, or our error instead of the handler's."""
+    """Rewrites what is sent: our headers, and our error instead of what a handler makes of it."""
 
     def __init__(self, state: RequestScope, scope: Scope, receive: Receive, send: Send) -> None:
         self.state = state
@@ -211,6 +214,8 @@ class _Answer:
         self.replaced = False
         self.status = CLIENT_CLOSED  # until the last byte has been sent
         self._begun = CLIENT_CLOSED
+        self._streams = False
+        self._events = 0
 
     async def receive(self) -> Message:
         """Hand on what the client sends, and notice when it goes away."""
@@ -219,33 +224,62 @@ class _Answer:
         return message
 
     async def send(self, message: Message) -> None:
-        """Forward ``message``, unless the request was refused before the response began."""
+        """Forward ``message``, unless the request was refused meanwhile."""
         if self.replaced:
             return
         if message["type"] == "http.response.start":
             if self.state.error is not None:
-                self.replaced = True
-                self.status = self.state.error.status
-                response = error_response(self.state.error, anthropic=self._is_anthropic)
-                response.headers.update(self._trace())
-                await response(self.scope, self._receive, self._send)
+                await self._refuse(self.state.error)
                 return
-            self._begun = message["status"]
-            if self.state.decision is not None:
-                MutableHeaders(scope=message).update(decision_headers(self.state.decision))
-            MutableHeaders(scope=message).update(self._trace())
+            self._begin(message)
+        elif await self.break_off():
+            return
         await self._send(message)
+        self._events += message["type"] == "http.response.body"
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last and not self._gone:
             self.status = self._begun
+
+    async def break_off(self) -> bool:
+        """End a stream that has begun with the request's error; False if there is none to tell."""
+        error = self.state.error
+        if error is None or not self._streams or self.status != CLIENT_CLOSED:
+            return False
+        self.replaced = True
+        body = last_events(error, self.state.path, self._events)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        if not self._gone:
+            self.status = error.status
+        return True
+
+    async def _refuse(self, error: SoftpromptError) -> None:
+        self.replaced = True
+        self.status = error.status
+        response = error_response(error, anthropic=speaks_anthropic(self.state.path))
+        response.headers.update(self._trace())
+        await response(self.scope, self._receive, self._send)
+
+    def _begin(self, message: Message) -> None:
+        self._begun = message["status"]
+        sent = list(message.get("headers", ()))
+        self._streams = any(
+            name == b"content-type" and value.startswith(b"text/event-stream")
+            for name, value in sent
+        )
+        ours = self._trace()
+        if self.state.decision is not None:
+            ours = decision_headers(self.state.decision) | ours
+        # Nobody else sets them, so there is none to look for and replace.
+        message["headers"] = [*sent, *_encoded(ours)]
 
     def _trace(self) -> dict[str, str]:
         span = self.state.span
         return {TRACE_HEADER: span.ref.trace_id} if span is not None and span.ref.sampled else {}
 
-    @property
-    def _is_anthropic(self) -> bool:
-        return self.state.path.startswith("/v1/messages")
+
+def _encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in headers.items():
+        yield name.encode("latin-1"), value.encode("latin-1")
 
 
 def decision_headers(decision: Decision) -> dict[str, str]:
@@ -263,14 +297,3 @@ def decision_headers(decision: Decision) -> dict[str, str]:
         "x-softprompt-route": decision.route,
         "x-softprompt-virtual-tokens": str(version.virtual_tokens),
     }
-
-
-def error_response(error: SoftpromptError, *, anthropic: bool = False) -> JSONResponse:
-    """``error`` in OpenAI's shape (or Anthropic's, on its own route), with ``Retry-After``."""
-    body: dict[str, Any] = error.body()
-    if anthropic:
-        body = {"type": "error", "error": {"type": error.type, "message": error.message}}
-    headers = {"x-softprompt-error": error.code}
-    if error.retry_after is not None:
-        headers["retry-after"] = str(error.retry_after)
-    return JSONResponse(body, error.status, headers)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from softprompt_serve.errors import Conflict, NotFound
+from softprompt_serve.errors import BadRequest, Conflict, NotFound
 from softprompt_serve.registry.snapshot import EMPTY, PRODUCTION
 from softprompt_serve.release.records import check_base_model
 from softprompt_serve.server.draining import Drains
-from softprompt_serve.server.keeping import Keeping, needed
+from softprompt_serve.server.keeping import Keeping, fitting, needed
 from softprompt_serve.server.promotion import admitted
 from softprompt_serve.server.verifying import Verifying, verify
 from softprompt_serve.shadow.ledger import Ledger
@@ -98,11 +98,13 @@ class Service:
 
     async def start(self) -> None:
         """Restore names and residency from the catalogue, then follow its changes."""
-        await self.residency.refresh()
+        workers = await self.residency.refresh()
+        rows = min((worker.get("capacity_rows", 0) for worker in workers), default=0)
         self.snapshot = await asyncio.to_thread(self.catalogue.snapshot)
         self.traffic = await asyncio.to_thread(self.verifying.look, self.snapshot)
         self.keeping.pin(self.snapshot, self.traffic)
-        await self.keeping.restore(self.snapshot.by_urgency())
+        wanted = fitting(self.snapshot.by_urgency(), self.residency.pinned, rows)
+        await self.keeping.restore(wanted)
         await self.feed.start()
         for companion in self.companions:
             await companion.start()
@@ -172,9 +174,13 @@ class Service:
                     self.store.put, content.digest, content.header, content.data
                 )
                 add = partial(self.catalogue.add_version, accepted_on=self.served.fits(record))
-                added, created = await asyncio.to_thread(
-                    add, prompt, version, content, record.to_json(), actor
-                )
+                try:
+                    added, created = await asyncio.to_thread(
+                        add, prompt, version, content, record.to_json(), actor
+                    )
+                except (BadRequest, Conflict):
+                    await asyncio.to_thread(self.drains.forget, content.digest)
+                    raise
                 # Another replica may just have deleted it, as the content of a version that left.
                 if not await asyncio.to_thread(self.store.has, content.digest):
                     await asyncio.to_thread(

@@ -57,7 +57,8 @@ class RequestEvent:
     Attributes:
         request_id: the engine's id of it, or "" if it never came that far.
         decision: which version was to answer, and why.
-        status: the HTTP status; 499 if the client went away.
+        status: the HTTP status; 499 if the client went away, and of a stream that ended in an error
+            of ours the status that it would have had.
         error: a stable code (of ours, or the status's), or None if it was answered in full.
         started_at: Unix time of its arrival.
         ttft_seconds: from arrival to the first token, or None if there was none.

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _PLAIN: Final = re.compile(
 _DIGITS: Final = 6  # of seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Line:
     """What is logged in the place of a text. Its text is ``said key=value …``.
 
@@ -33,6 +34,10 @@ class Line:
 
     def __str__(self) -> str:
         """One line of text, whatever the values hold."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:  # logging asks for it several times on the way
         pairs = (f"{name}={_text(value)}" for name, value in self.known().items())
         return " ".join([self.said, *pairs])
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.errors import BadRequest
+from softprompt_serve.vllm_plugin.fields import field
 from softprompt_serve.vllm_plugin.reference import KEY, SALT_PREFIX, is_reserved
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ def refuse_forged(request: Any, settings: Settings) -> None:
         BadRequest: ``reserved_cache_salt``, ``reserved_vllm_xargs``,
             ``client_priority_disabled`` or ``raw_prompt_embeds_disabled``.
     """
-    if is_reserved(getattr(request, "cache_salt", None)):
+    if is_reserved(field(request, "cache_salt")):
         msg = f"cache_salt must not begin with `{SALT_PREFIX}`; it is reserved."
         raise BadRequest(msg, code="reserved_cache_salt", param="cache_salt")
-    if KEY in (getattr(request, "vllm_xargs", None) or {}):
+    if KEY in (field(request, "vllm_xargs") or {}):
         msg = f"vllm_xargs must not hold `{KEY}`; it is reserved."
         raise BadRequest(msg, code="reserved_vllm_xargs", param="vllm_xargs")
-    if getattr(request, "priority", 0) and not settings.allow_client_priority:
+    if field(request, "priority") and not settings.allow_client_priority:
         msg = (
             "`priority` is not accepted from clients here; SOFTPROMPT_ALLOW_CLIENT_PRIORITY=true "
             "lets them choose their place in the queue."
@@ -52,7 +53,7 @@ def refuse_forged(request: Any, settings: Settings) -> None:
         raise BadRequest(msg, code="client_priority_disabled", param="priority")
     if settings.allow_raw_prompt_embeds:
         return
-    if getattr(request, "prompt_embeds", None) is not None or _has_embeds_part(request):
+    if field(request, "prompt_embeds") is not None or _has_embeds_part(request):
         msg = (
             "Raw `prompt_embeds` are not accepted here; upload a version, or set "
             "SOFTPROMPT_ALLOW_RAW_PROMPT_EMBEDS=true."
@@ -64,7 +65,7 @@ def _has_embeds_part(request: Any) -> bool:
     """Whether a chat message carries a ``prompt_embeds`` content part."""
     return any(
         isinstance(part, dict) and part.get("type") == "prompt_embeds"
-        for message in getattr(request, "messages", None) or ()
+        for message in field(request, "messages") or ()
         if isinstance(message, dict) and isinstance(message.get("content"), list)
         for part in message["content"]
     )
@@ -81,7 +82,7 @@ def check_request(request: Any, decision: Decision) -> None:
         return
     fields = _CANT_CARRY_ROWS if version.learned else _CANT_CARRY_ANYTHING
     for name, reason in fields.items():
-        value = getattr(request, name, None)
+        value = field(request, name)
         if value is not None and value is not False:
             msg = f"`{name}` can't be combined with {version.label}: {reason}."
             raise BadRequest(msg, code="softprompt_unsupported_field", param=name)
@@ -106,7 +107,7 @@ def check_length(visible: int, request: Any, version: Version, max_model_len: in
 
 def _max_tokens(request: Any) -> int | None:
     for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
-        value = getattr(request, name, None)
+        value = field(request, name)
         if value is not None:
             return int(value)
     return None
@@ -115,7 +116,7 @@ def _max_tokens(request: Any) -> int | None:
 def asked_of(request: Any) -> str:
     """What the client asked, as text: a prompt as it is, messages and inputs as JSON."""
     for name in ("messages", "input", "prompt"):
-        value = getattr(request, name, None)
+        value = field(request, name)
         if value is not None:
             return value if isinstance(value, str) else json.dumps(value, default=_plain)
     return ""

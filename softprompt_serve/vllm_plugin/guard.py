@@ -146,7 +146,7 @@ class EngineGuard:
         long as nothing has been answered.
 
         Raises:
-            Unavailable: ``softprompt_lost`` if that is not possible.
+            Unavailable: ``softprompt_lost`` if that is not possible, or too late.
         """
         lease = self.residency.lease(version)
         try:
@@ -156,8 +156,11 @@ class EngineGuard:
                 # Closed here, not by the collector: the engine stops before the lease ends.
                 async with aclosing(start(attempt)) as outputs:
                     async for output in outputs:
-                        if not answered and _failed(output) and await self._lost(version, attempt):
-                            break
+                        if _failed(output):
+                            if answered:
+                                await self._broken(version)
+                            elif await self._lost(version, attempt):
+                                break
                         answered = True
                         output.request_id = request_id
                         yield output
@@ -173,18 +176,29 @@ class EngineGuard:
 
         Also if it was resident when asked: another request that failed may have loaded it again.
         """
-        try:
-            async with asyncio.timeout(30):
-                recovered = await self.residency.recover(version)
-        except (SoftpromptError, TimeoutError) as error:
-            msg = f"{version.label} is not resident on the workers and can't be loaded: {error}"
-            raise Unavailable(msg, code="softprompt_lost") from error
-        if recovered and attempt:
+        if await self._recover(version) and attempt:
             msg = f"{version.label} was lost again while the request ran."
             raise Unavailable(msg, code="softprompt_lost")
         return not attempt
 
+    async def _broken(self, version: Version) -> None:
+        """Load what was lost in the middle of an answer, for those who ask next.
+
+        If it wasn't, or has been loaded for another request, the engine's error is the answer's.
+        """
+        if await self._recover(version):
+            msg = f"{version.label} was lost in the middle of the answer; ask again."
+            raise Unavailable(msg, code="softprompt_lost")
+
+    async def _recover(self, version: Version) -> bool:
+        try:
+            async with asyncio.timeout(30):
+                return await self.residency.recover(version)
+        except (SoftpromptError, TimeoutError) as error:
+            msg = f"{version.label} is not resident on the workers and can't be loaded: {error}"
+            raise Unavailable(msg, code="softprompt_lost") from error
+
 
 def _failed(output: Any) -> bool:
-    """Whether the engine ended this request with an error before its first token."""
-    return any(o.finish_reason == "error" and not o.token_ids for o in output.outputs)
+    """Whether the engine ended this request with an error."""
+    return any(choice.finish_reason == "error" for choice in output.outputs)

@@ -186,7 +186,10 @@ SERVER_READS = (
         *("otlp_traces_endpoint", "model", "served_model_name", "hf_token"),
     ),
     _reads(
-        "vllm.v1.engine.async_llm:AsyncLLM", "check and wire", _NONE, "vllm_config", "model_config"
+        "vllm.v1.engine.async_llm:AsyncLLM",
+        "check and wire, and let nobody wait for workers that are gone",
+        "calls to workers that fail when the engine dies",
+        *("vllm_config", "model_config", "errored"),
     ),
     _reads(
         "vllm.renderers.online_renderer:OnlineRenderer",

@@ -25,6 +25,7 @@ from softprompt_serve.server.scope import (
     RequestScope,
     current,
 )
+from softprompt_serve.vllm_plugin.fields import field
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,7 +91,7 @@ class Resolver:
         if scope.decision is not None:
             return scope.decision
         service, model = self.service, request.model
-        previous = getattr(request, "previous_response_id", None)
+        previous = field(request, "previous_response_id")
         self.callers.check_request(scope, model, previous)
         if not model or not names_prompt(service.traffic, model):
             if scope.pinned is not None:
@@ -140,7 +141,7 @@ def check_covered(scope: RequestScope, model: str) -> None:
 
 def ask_of(request: Any, scope: RequestScope, labels: Labels, tokens: int | None) -> Ask:
     """What the router may know of a request; ``tokens`` are its visible ones, if counted."""
-    headers, tools = scope.headers, bool(getattr(request, "tools", None))
+    headers, tools = scope.headers, bool(field(request, "tools"))
     return Ask(
         key=sticky_key(request, scope),
         pinned=scope.pinned,
@@ -161,12 +162,12 @@ def sticky_key(request: Any, scope: RequestScope) -> str:
     if given := scope.headers.get(STICKY_HEADER):
         return given
     for name in ("prompt_cache_key", "safety_identifier", "user"):
-        value = getattr(request, name, None)
+        value = field(request, name)
         if isinstance(value, str) and value:
             return value
     if scope.user:
         return scope.user
-    conversation = getattr(request, "conversation", None)
+    conversation = field(request, "conversation")
     if isinstance(conversation, dict):
         conversation = conversation.get("id")
     if isinstance(conversation, str) and conversation:
@@ -184,7 +185,7 @@ def _naming_user(create_messages: Callable[..., Awaitable[Any]]) -> Callable[...
 
     @wraps(create_messages)
     async def created(request: Any, raw_request: Any = None) -> Any:
-        metadata = getattr(request, "metadata", None)
+        metadata = field(request, "metadata")
         if isinstance(metadata, dict) and isinstance(metadata.get("user_id"), str):
             current().user = metadata["user_id"]
         return await create_messages(request, raw_request)

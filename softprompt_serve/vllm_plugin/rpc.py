@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve import errors
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _TIMEOUT_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
 
 
 class EngineWorkers:
@@ -44,9 +46,7 @@ class EngineWorkers:
 
     async def _call(self, method: str, *args: Any) -> list[dict[str, Any]]:
         try:
-            answers: list[dict[str, Any]] = await self._engine.collective_rpc(
-                method, timeout=_TIMEOUT_SECONDS, args=args
-            )
+            answers = await self._answers(method, args)
         except errors.SoftpromptError:
             raise
         except Exception as error:
@@ -55,6 +55,24 @@ class EngineWorkers:
         for answer in answers:
             if problem := answer.get("error"):
                 raise _rebuilt(problem)
+        return answers
+
+    async def _answers(self, method: str, args: tuple[Any, ...]) -> list[dict[str, Any]]:
+        """What vLLM's call answers; it never returns if the engine dies meanwhile (0.32).
+
+        Whoever waited would wait for ever, and a server that is to end waits for its callers.
+        """
+        call = asyncio.ensure_future(
+            self._engine.collective_rpc(method, timeout=_TIMEOUT_SECONDS, args=args)
+        )
+        try:
+            while not (await asyncio.wait({call}, timeout=_LOOK_SECONDS))[0]:
+                if self._engine.errored:
+                    msg = "the engine is dead"
+                    raise RuntimeError(msg)
+            answers: list[dict[str, Any]] = call.result()
+        finally:
+            call.cancel()
         return answers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -145,6 +146,21 @@ class Server:
         client = anthropic.Anthropic(base_url=self.url, api_key="none", max_retries=0)
         self.callers.append(client)
         return client
+
+    def command_line(self, *arguments: str, folder: Path, status: int = 0) -> Any:
+        """The command line on this server, run in ``folder``; its JSON, if it ends with ``status``."""
+        given = {"SOFTPROMPT_URL": self.url, "SOFTPROMPT_HOME": str(self.home)}
+        done = subprocess.run(
+            [sys.executable, "-m", "softprompt_serve.cli", *arguments, "--json"],
+            env={**os.environ, **given},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=800,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return json.loads(done.stdout)
 
     def async_client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(

@@ -52,6 +52,7 @@ async def under_fire(server: Server, model: Path) -> tuple[Tally, dict[str, int]
             rng=rng,
             base=BASE,
             control=0.1,
+            long=0.0,
         )
 
         def goes_on() -> bool:

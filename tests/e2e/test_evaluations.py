@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 import venv
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +42,7 @@ def evaluate(server: Server, support: dict[str, Any], tmp_path: Path) -> Evaluat
     """The command line in a folder of its own; answers its JSON."""
     assert support
 
-    def call(*arguments: str) -> Any:
-        given = {"SOFTPROMPT_URL": server.url, "SOFTPROMPT_HOME": str(server.home)}
-        done = subprocess.run(
-            [sys.executable, "-m", "softprompt_serve.cli", "eval", *arguments, "--json"],
-            env={**os.environ, **given},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=800,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)
-
-    return call
+    return partial(server.command_line, "eval", folder=tmp_path)
 
 
 def asked(split: str, versions: str, *more: str) -> list[str]:

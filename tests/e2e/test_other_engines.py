@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ import torch
 from e2e.conftest import PROMPTS, TICKET, import_versions
 from e2e.harness import PLAIN, Admin, Server
 from e2e.reference import Reference, safetensors_bytes
+from faults.engine import Callers, answer_of, kill, until_gone
 from safetensors.torch import load_file, save_file
 
 from softprompt_serve.demo import tickets
@@ -303,20 +300,11 @@ def test_a_watch_finds_what_the_update_did_and_no_evidence_lets_it_through(
     after_update: Server, tmp_path: Path
 ) -> None:
     admin = after_update.admin()
-    given = {"SOFTPROMPT_URL": after_update.url, "SOFTPROMPT_HOME": str(after_update.home)}
     data = f"support-test={tickets.DATA / 'test.jsonl'}"
     watch = ["eval", "watch", "--prompt", "support", "--versions", "v1,v3", "--dataset", data]
-    done = subprocess.run(
-        [sys.executable, "-m", "softprompt_serve.cli", *watch, "--concurrency", "16", "--json"],
-        env={**os.environ, **given},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=800,
+    found = after_update.command_line(
+        *watch, "--concurrency", "16", folder=tmp_path, status=SHIFTED
     )
-    assert done.returncode == SHIFTED, done.stdout + done.stderr
-    found = json.loads(done.stdout)
     assert found["runs"][0]["reference"]["base"]["fingerprint"] != found["base"]["fingerprint"]
     directions = {one["direction"] for one in found["shifts"] if one["version"] == "v3"}
     assert directions == {"worse"}
@@ -324,6 +312,22 @@ def test_a_watch_finds_what_the_update_did_and_no_evidence_lets_it_through(
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "gates_failed")
     assert admin.version("support", "v3")["unverified"]
     assert ask(after_update, "support")[0] == "support@v1"
+
+
+def test_a_killed_worker_ends_every_call_in_an_answer_or_an_error_and_then_the_server(
+    after_update: Server,
+) -> None:
+    """The last of this engine's tests. What a restart finds is held by `make faults`."""
+    labels = ("support@v1", "support@v3")
+    wanted = {label: answer_of(after_update, label) for label in labels}
+    callers = Callers(after_update, list(labels), wanted)
+    with callers.asking(seed=1):
+        callers.wait_answered(3)
+        kill(after_update, "worker")
+        _seconds, _status, said = until_gone(after_update)
+    assert callers.wrong == []
+    assert callers.came["refused"] + callers.came["broken off"]
+    assert 200 not in said, "ready, with a dead engine"
 
 
 def test_a_missing_flag_is_named_by_the_failing_start(

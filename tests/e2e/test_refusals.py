@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -146,12 +148,6 @@ def test_a_version_that_is_lost_everywhere_is_an_error(
     blob.unlink()
     admin.worker_call("softprompt_unload", digest, True)
     assert refused(client, "gone@v1") == (503, "softprompt_lost")
-    with pytest.raises(openai.APIError):
-        list(
-            client.chat.completions.create(
-                model="gone@v1", messages=MESSAGES, max_tokens=4, stream=True
-            )
-        )
     damaged = bytearray(content)
     damaged[-1] ^= 1
     blob.write_bytes(damaged)
@@ -159,6 +155,58 @@ def test_a_version_that_is_lost_everywhere_is_an_error(
     blob.write_bytes(content)
     wanted = reference.answer(reference.chat_ids(TICKET), rows, tokens=TOKENS)
     assert answer(client, "gone@v1") == wanted
+
+
+@pytest.mark.parametrize("route", ["chat", "completions", "responses"])
+def test_a_stream_whose_version_is_lost_everywhere_ends_in_our_error(
+    client: openai.OpenAI, server: Server, admin: Admin, reference: Reference, route: str
+) -> None:
+    ask: dict[str, Callable[[], Iterable[Any]]] = {
+        "chat": lambda: client.chat.completions.create(
+            model="gone@v1", messages=MESSAGES, max_tokens=4, stream=True
+        ),
+        "completions": lambda: client.completions.create(
+            model="gone@v1", prompt=TICKET, max_tokens=4, stream=True
+        ),
+        "responses": lambda: client.responses.create(
+            model="gone@v1", input=TICKET, max_output_tokens=16, stream=True
+        ),
+    }
+    rows = reference.random_rows(20, seed=63)
+    digest = admin.imported("gone", safetensors_bytes(rows), version="v1")["digest"]
+    assert list(ask[route]())  # resident, as the server knows
+    (blob,) = (server.home / "blobs").rglob(digest)
+    content = blob.read_bytes()
+    blob.unlink()
+    admin.worker_call("softprompt_unload", digest, True)
+    with pytest.raises(openai.APIError) as told:
+        list(ask[route]())
+    assert (told.value.code, told.value.type) == ("softprompt_lost", "server_error")
+    blob.write_bytes(content)
+    assert list(ask[route]())
+
+
+def test_without_the_blobs_directory_what_is_resident_answers_and_nothing_else_does(
+    client: openai.OpenAI, server: Server, admin: Admin, reference: Reference
+) -> None:
+    rows = reference.random_rows(20, seed=64)
+    digest = admin.imported("away", safetensors_bytes(rows), version="v1")["digest"]
+    before = answer(client, "support")
+    blobs = server.home / "blobs"
+    hidden = blobs.rename(server.home / "blobs.hidden")
+    try:
+        admin.worker_call("softprompt_unload", digest, True)
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(refused, client, "away@v1") for _ in range(4)]
+            resident = [pool.submit(answer, client, "support") for _ in range(4)]
+            told = {one.result() for one in asked}
+            assert {one.result() for one in resident} == {before}
+        assert {status for status, _ in told} == {503}
+        assert {code for _, code in told} <= {"softprompt_lost", "blob_missing"}
+    finally:
+        hidden.rename(blobs)
+    wanted = reference.answer(reference.chat_ids(TICKET), rows, tokens=TOKENS)
+    assert answer(client, "away@v1") == wanted
 
 
 def test_the_engine_survives_all_of_that(client: openai.OpenAI, admin: Admin) -> None:

@@ -6,23 +6,27 @@ import random
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 import torch
-from faults.processes import Server
 from safetensors.torch import save
 
 from softprompt_serve.artifact import Limits, soft_from_bytes
 from softprompt_serve.testing import HIDDEN_SIZE
 
-LIMITS = Limits(HIDDEN_SIZE, "float32", 64, 4096, 100)
 State = dict[str, Any]
 
 
-def tensor(rows: int, seed: int) -> bytes:
-    """A safetensors file of ``[rows, HIDDEN_SIZE]``."""
-    values = torch.randn(rows, HIDDEN_SIZE, generator=torch.Generator().manual_seed(seed))
+class Server(Protocol):
+    """Whoever answers for the admin API."""
+
+    def call(self, method: str, path: str, **request: Any) -> requests.Response: ...
+
+
+def tensor(rows: int, seed: int, hidden_size: int = HIDDEN_SIZE) -> bytes:
+    """A safetensors file of ``[rows, hidden_size]``."""
+    values = torch.randn(rows, hidden_size, generator=torch.Generator().manual_seed(seed))
     return save({"prompt": values})
 
 
@@ -50,6 +54,7 @@ class History:
 
     prompt: str
     chance: random.Random
+    hidden_size: int = HIDDEN_SIZE
     state: State = field(
         default_factory=lambda: {
             "versions": {},
@@ -108,8 +113,9 @@ class History:
     def _upload(self, *_: Any) -> Step:
         self.made += 1
         name, seed = f"v{self.made}", self.chance.randrange(2**31)
-        data = tensor(self.chance.randrange(1, 9), seed)
-        digest = soft_from_bytes(data, filename=None, limits=LIMITS).content.digest
+        data = tensor(self.chance.randrange(1, 9), seed, self.hidden_size)
+        limits = Limits(self.hidden_size, "float32", 64, 4096, 100)
+        digest = soft_from_bytes(data, filename=None, limits=limits).content.digest
 
         def becomes(state: State) -> State:
             state["versions"][name] = [digest, True, seed]

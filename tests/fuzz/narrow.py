@@ -12,7 +12,9 @@ _NAMES = {
     "name": ["support"],
     "prompt": ["support"],
     "alias": ["production", "canary"],
-    "against": ["baseline", "base", "v1", "v2"],  # answers hold its default
+    # Answers hold the defaults of these.
+    "against": ["baseline", "base", "v1", "v2"],
+    "baseline": ["baseline", *VERSIONS],
 }
 _TAGS = ["*", '"0"', '"1"', '"2"', '"none"']
 

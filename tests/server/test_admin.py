@@ -66,6 +66,25 @@ async def test_other_content_under_a_name_is_a_conflict(serve: Serve) -> None:
         assert (answer.status_code, code_of(answer)) == (409, "version_exists")
 
 
+async def test_content_that_is_refused_as_a_version_is_not_kept(serve: Serve) -> None:
+    async with serve() as api:
+        kept = (await api.import_soft(version="v1")).json()["digest"]
+        blobs = api.service.settings.home_dir / "blobs"
+        for seed in range(1, 4):
+            assert (await api.import_soft(2, seed, version="v1")).status_code == 409
+        assert [path.name for path in blobs.glob("*/*")] == [kept]
+
+
+async def test_content_that_is_refused_under_one_name_stays_under_another(serve: Serve) -> None:
+    async with serve() as api:
+        for seed, name in enumerate(("v1", "v2"), start=1):
+            await api.import_soft(2, seed, version=name)
+        answer = await api.import_soft(2, 2, version="v1")
+        assert answer.status_code == 409
+        blobs = api.service.settings.home_dir / "blobs"
+        assert len(list(blobs.glob("*/*"))) == 2
+
+
 async def test_a_text_becomes_a_hard_version(serve: Serve) -> None:
     async with serve() as api:
         body = (await api.import_text("Be brief.")).json()

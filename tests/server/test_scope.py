@@ -14,12 +14,12 @@ from router.catalogues import version
 from softprompt_serve.errors import BadRequest, SoftpromptError, Unavailable
 from softprompt_serve.router.choose import Decision
 from softprompt_serve.server.record import Record
+from softprompt_serve.server.refusals import error_response
 from softprompt_serve.server.residency import Lease
 from softprompt_serve.server.scope import (
     RequestScope,
     ScopeMiddleware,
     current,
-    error_response,
     route_path,
 )
 from softprompt_serve.telemetry.channel import Events
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 VERSION = version("v2")
 DECISION = Decision(VERSION, "production", "production", 7)
 CHAT = "/v1/chat/completions"
+LOST = Unavailable("Lost.", code="softprompt_lost")
 
 
 class Answer:
@@ -152,23 +153,92 @@ def test_anthropics_routes_get_errors_in_anthropics_shape(path: str) -> None:
     }
 
 
-def test_an_error_after_the_first_byte_leaves_the_stream_alone() -> None:
-    sent: list[Message] = []
+class Stream:
+    """What a client hears of a stream whose second event can't be made, and what is told of it."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        current().refuse(Unavailable("Lost."))
-        await send({"type": "http.response.body", "body": b"data: error"})
+    def __init__(
+        self,
+        path: str = CHAT,
+        *,
+        raises: type[Exception] | None = None,
+        kind: str = "text/event-stream; charset=utf-8",
+        refusal: SoftpromptError | None = LOST,
+    ) -> None:
+        self.sent: list[Message] = []
+        self.told: list[RequestEvent] = []
+        events = Events()
+        events.listen(RequestEvent, self.told.append)
 
-    async def send(message: Message) -> None:
-        sent.append(message)
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            decided(current())
+            start = [(b"content-type", kind.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": start})
+            await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+            if refusal is not None:
+                current().refuse(refusal)
+            if raises is not None:
+                raise raises
+            await send({"type": "http.response.body", "body": b"theirs", "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        async def send(message: Message) -> None:
+            self.sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
-    asyncio.run(ScopeMiddleware(app)(scope, receive, send))
-    assert [message.get("body") for message in sent] == [None, b"data: error"]
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {"type": "http", "method": "POST", "path": path, "headers": []}
+        asyncio.run(ScopeMiddleware(app, lambda: events)(scope, receive, send))
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [message["body"] for message in self.sent[1:]]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Of the last words."""
+        line = next(line for line in self.bodies[-1].splitlines() if line.startswith(b"data:"))
+        return dict(json.loads(line.removeprefix(b"data:")))
+
+
+TOLD = {"message": "Lost.", "type": "server_error", "param": None, "code": "softprompt_lost"}
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_an_error_within_a_stream_is_told_in_openais_shape_and_ends_it(path: str) -> None:
+    stream = Stream(path)
+    assert stream.bodies[0] == b"data: 1\n\n"
+    assert stream.data == {"error": TOLD}
+    assert stream.bodies[-1].endswith(b"\n\ndata: [DONE]\n\n")
+    assert [message.get("more_body") for message in stream.sent[1:]] == [True, False]
+
+
+@pytest.mark.parametrize("raises", [None, RuntimeError])
+def test_an_error_within_a_response_is_its_next_event(raises: type[Exception] | None) -> None:
+    stream = Stream("/v1/responses", raises=raises)
+    assert stream.bodies[-1].startswith(b"event: error\ndata: ")
+    fields = {"code": "softprompt_lost", "message": "Lost.", "param": None}
+    assert stream.data == {"type": "error", "sequence_number": 1, **fields, "error": TOLD}
+
+
+def test_an_error_within_a_message_has_anthropics_shape_and_our_code() -> None:
+    stream = Stream("/v1/messages")
+    assert stream.bodies[-1].startswith(b"event: error\ndata: ")
+    assert stream.data == {"type": "error", "error": TOLD}
+
+
+def test_a_stream_that_ended_in_an_error_counts_as_the_error() -> None:
+    (event,) = Stream().told
+    assert (event.status, event.error, event.failed) == (503, "softprompt_lost", True)
+
+
+def test_an_error_that_is_none_of_ours_breaks_the_stream() -> None:
+    with pytest.raises(RuntimeError):
+        Stream(raises=RuntimeError, refusal=None)
+
+
+def test_what_is_no_stream_is_left_alone_after_its_first_byte() -> None:
+    assert Stream(kind="application/json").bodies == [b"data: 1\n\n", b"theirs", b""]
 
 
 def test_the_lease_lasts_until_the_last_byte_and_ends_once() -> None:

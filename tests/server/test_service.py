@@ -264,6 +264,16 @@ async def test_a_restart_loads_production_first_where_not_all_fit(serve: Serve) 
         assert api.service.keeping.unloadable.keys() <= {"support@v2", "support@v3"}
 
 
+async def test_a_restart_loads_the_newest_and_none_that_would_have_to_leave(serve: Serve) -> None:
+    async with serve(workers=FakeWorkers(capacity=4)) as api:
+        for seed in range(5):
+            await api.import_soft(2, seed)
+    async with serve(workers=FakeWorkers(capacity=4)) as api:
+        assert len(loads(api)) == 2
+        assert api.service.residency.is_resident(find(api, "v5"))
+        assert api.service.residency.is_resident(find(api, "v4"))
+
+
 async def test_a_restart_does_not_load_what_was_unloaded(serve: Serve) -> None:
     async with serve() as api:
         await api.import_soft()

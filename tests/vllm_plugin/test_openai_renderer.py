@@ -789,6 +789,36 @@ async def test_an_error_that_stays_is_vllms_to_report(serving: Serving) -> None:
         assert [output.outputs[0].finish_reason for output in outputs] == ["error"]
 
 
+async def test_a_version_that_is_lost_in_an_answer_ends_it_and_is_loaded_again(
+    serving: Serving,
+) -> None:
+    async with serving() as server:
+        engine = server.plain[2]
+        engine.scripts = {"r1": [token(1), error()]}
+        with calling() as scope:
+            outputs = await server.chat()
+            first = await anext(outputs)
+            server.lose()
+            problem = await refused(collect(outputs), scope)
+        assert first.outputs[0].token_ids == [1]
+        assert (problem.status, problem.code) == (503, "softprompt_lost")
+        assert server.service.residency.is_resident(server.version())
+        assert len(engine.calls) == 1
+        assert server.leases() == 0
+
+
+async def test_an_answer_in_one_piece_that_failed_late_is_started_once_more(
+    serving: Serving,
+) -> None:
+    async with serving() as server:
+        late = error()
+        late.outputs[0].token_ids = [7]
+        server.plain[2].scripts = {"r1": [late]}
+        server.lose()
+        with calling():
+            assert await collect(await server.chat()) == [1, 2]
+
+
 async def test_a_request_that_has_answered_is_never_started_again(serving: Serving) -> None:
     async with serving() as server:
         engine = server.plain[2]
