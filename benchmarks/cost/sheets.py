@@ -1,0 +1,117 @@
+"""What is measured: ways to be served, the lengths and numbers of requests, sheet by sheet. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+PLAIN: Final = "plain tokens"
+OVERLAY: Final = "overlay"
+NATIVE: Final = "native prompt_embeds, HTTP"
+ENGINE: Final = "native prompt_embeds, in process"
+PURE: Final = "plain tokens, plain vLLM"
+HARD: Final = "hard prompt"
+LORA: Final = "LoRA, plain vLLM"
+PEFT: Final = "Transformers + PEFT"
+ORDER: Final = (PLAIN, OVERLAY, NATIVE, ENGINE, PURE, HARD, LORA, PEFT)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One cell of a sheet.
+
+    Attributes:
+        rows: virtual tokens, n.
+        visible: visible tokens.
+        concurrency: callers, each of which asks again when it was answered.
+        rounds: how often every variant takes its turn.
+    """
+
+    rows: int
+    visible: int
+    concurrency: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A question: which variants, and every combination of lengths and callers.
+
+    Attributes:
+        title: what varies.
+        rounds: as many as ``concurrency``, or one for all.
+        output: generated tokens.
+        variants: those that take turns; the first is what the others are divided by.
+        wide: on the random model of hidden size 4096 instead of the demo model.
+    """
+
+    title: str
+    rows: tuple[int, ...]
+    visible: tuple[int, ...]
+    concurrency: tuple[int, ...]
+    rounds: tuple[int, ...]
+    variants: tuple[str, ...]
+    output: int = 16
+    wide: bool = False
+
+    def cases(self) -> list[Case]:
+        """Every combination.
+
+        Raises:
+            ValueError: the rounds don't fit.
+        """
+        rounds = self.rounds * len(self.concurrency) if len(self.rounds) == 1 else self.rounds
+        callers = list(zip(self.concurrency, rounds, strict=True))
+        return [
+            Case(rows, visible, at_once, times)
+            for rows, visible, (at_once, times) in product(self.rows, self.visible, callers)
+        ]
+
+    def label(self, case: Case) -> str:
+        """What tells a case from the others of this sheet."""
+        parts = [
+            (self.rows, f"{case.rows} virtual"),
+            (self.visible, f"{case.visible:,} visible"),
+            (self.concurrency, f"{case.concurrency} at once"),
+        ]
+        return ", ".join(said for values, said in parts if len(values) > 1) or "all"
+
+
+SHEETS: Final = {
+    "callers": Sheet(
+        title="From one caller to 64",
+        rows=(20,),
+        visible=(100,),
+        concurrency=(1, 4, 16, 64),
+        rounds=(4, 4, 3, 2),
+        variants=ORDER,
+    ),
+    "virtual": Sheet(
+        title="From 8 virtual tokens to 256",
+        rows=(8, 20, 100, 256),
+        visible=(32,),
+        concurrency=(4,),
+        rounds=(4,),
+        variants=(PLAIN, OVERLAY, HARD),
+    ),
+    "visible": Sheet(
+        title="From 32 visible tokens to 1,000",
+        rows=(20,),
+        visible=(32, 250, 1000),
+        concurrency=(4,),
+        rounds=(4,),
+        variants=(PLAIN, OVERLAY, NATIVE),
+        output=8,
+    ),
+    "wide": Sheet(
+        title="Hidden size 4096, 2 layers, random weights",
+        rows=(20,),
+        visible=(1000,),
+        concurrency=(1, 4),
+        rounds=(6,),
+        variants=(PLAIN, OVERLAY, NATIVE, ENGINE),
+        output=4,
+        wide=True,
+    ),
+}
