@@ -2,8 +2,8 @@
 
 The same random data set three times, in turn: the base model, the base model with n tokens more in
 front, a version of n virtual tokens. Its requests and its definitions are others', so that its
-figures can be held against theirs. `vllm bench serve` is called as a module, since the command
-`vllm` of the CPU build does not start.
+figures can be held against theirs. It is called as a module, since the command `vllm` of
+the CPU build does not start.
 
     python benchmarks/load_tool.py --model DIR      # the demo model (softprompt_serve.demo.prepare)
 """
@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections import defaultdict
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,11 +27,6 @@ if TYPE_CHECKING:
     from serving import Served
 
 PROMPT: Final = "bench"
-TOOL: Final = (
-    "from vllm.benchmarks.serve import add_cli_args, main; "
-    "from vllm.utils.argparse_utils import FlexibleArgumentParser; "
-    "parser = FlexibleArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
-)
 SHOWN: Final = (
     ("output_throughput", "tokens/s"),
     ("median_ttft_ms", "TTFT p50"),
@@ -56,33 +49,36 @@ def flags(
         *("--random-output-len", str(options.output), "--ignore-eos", "--temperature", "0"),
         *("--seed", str(options.seed), "--num-prompts", str(max(8, 2 * concurrency))),
         *("--max-concurrency", str(concurrency), "--num-warmups", str(min(concurrency, 4))),
-        *("--percentile-metrics", "ttft,tpot,itl", "--metric-percentiles", "50,99"),
+        *(
+            "--percentile-metrics",
+            "ttft,tpot,itl",
+            "--metric-percentiles",
+            "50,99",
+            "--disable-tqdm",
+        ),
     ]
 
 
-def asked(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:
-    """One call of the tool, and the file that it writes.
+def asked(given: list[str]) -> dict[str, Any]:
+    """One call of the tool; what it prints goes where progress goes.
 
     Raises:
-        RuntimeError: it failed, or a request did; with what it printed.
+        RuntimeError: a request failed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        saved = ["--save-result", "--result-dir", folder, "--result-filename", "found.json"]
-        environment = {**os.environ, "VLLM_PLUGINS": "", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", TOOL, *given, "--disable-tqdm", *saved],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=options.timeout,
-        )
-        file = Path(folder) / "found.json"
-        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        if done.returncode or found.get("failed", 1):
-            said = f"{done.stdout}\n{done.stderr}"
-            raise RuntimeError(said)
-        return found
+    # Nothing of ours is loaded into the tool.
+    os.environ["VLLM_PLUGINS"] = ""
+    from vllm.benchmarks.serve import add_cli_args
+    from vllm.benchmarks.serve import main as bench_serve
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser()
+    add_cli_args(parser)
+    with redirect_stdout(sys.stderr):
+        found: dict[str, Any] = bench_serve(parser.parse_args(given))
+    if found["failed"]:
+        msg = f"{found['failed']} requests failed."
+        raise RuntimeError(msg)
+    return found
 
 
 def table(found: dict[tuple[int, str], list[dict[str, Any]]]) -> str:
@@ -121,7 +117,7 @@ def measured(
         for number in range(options.rounds):
             for name, model, tokens in variants:
                 given = flags(options, served.url, model, tokens, concurrency)
-                found[concurrency, name].append(asked(options, given))
+                found[concurrency, name].append(asked(given))
             print(f"  {concurrency} at once: round {number + 1}", file=sys.stderr, flush=True)
     return dict(found)
 
@@ -134,9 +130,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--visible", type=int, default=100, help="visible tokens")
     parser.add_argument("--output", type=int, default=16, help="generated tokens")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--timeout", type=float, default=600, help="seconds for one call")
     return parser.parse_args(given)
 
 

@@ -15,6 +15,7 @@ import torch
 from cost.asking import Writer, ask, ask_all
 from cost.chart import Row, chart
 from cost.figures import Answer, Turn, percentile, rates, summary, waits
+from cost.processor import Process, ticks
 from cost.sheets import HARD, LORA, NATIVE, OVERLAY, PLAIN, SHEETS, Case, Sheet
 from cost.tables import against, setup, table
 from cost.turns import read, write
@@ -29,7 +30,7 @@ SHEET = Sheet("Two variants", (20,), (100,), (4,), (2,), (PLAIN, OVERLAY))
 
 def turn(seconds: float, *firsts: float) -> Turn:
     answers = tuple(Answer(first, (0.01, 0.03), sent=500, received=2000) for first in firsts)
-    return Turn(answers, seconds, tokens=100)
+    return Turn(answers, seconds, tokens=100, processor=seconds / 2)
 
 
 FOUND = {
@@ -102,13 +103,15 @@ def test_ratios_are_taken_within_a_round() -> None:
 def test_a_table_has_a_row_for_each_variant_and_their_ratios() -> None:
     rows = table(SHEET, FOUND).splitlines()
     assert len(rows) == 4
-    assert rows[0].endswith(f"| tokens/s ÷ {PLAIN} | TTFT ÷ {PLAIN} |")
-    assert "| overlay | 50.0 | 450.0, 800.0 | 20.0, 30.0 | 0.5, 2.0 |" in rows[3]
-    assert rows[3].endswith("| 0.750 (0.500 to 1.000) | 1.250 (0.500 to 2.000) |")
+    assert rows[0].endswith(f"| tokens/s ÷ {PLAIN} | TTFT ÷ {PLAIN} | CPU ÷ {PLAIN} |")
+    assert "| overlay | 50.0 | 450.0, 800.0 | 20.0, 30.0 | 333 | 0.5, 2.0 |" in rows[3]
+    assert rows[3].endswith(
+        "| 0.750 (0.500 to 1.000) | 1.250 (0.500 to 2.000) | 1.500 (1.000 to 2.000) |"
+    )
 
 
 def test_what_ran_in_process_sent_nothing() -> None:
-    quiet = [Turn((Answer(0.1),), 1.0, 10)]
+    quiet = [Turn((Answer(0.1),), 1.0, 10, 1.0)]
     found = {CASE: {PLAIN: quiet, OVERLAY: quiet}}
     assert table(SHEET, found).count("| in process |") == 2
 
@@ -130,6 +133,19 @@ def test_the_setup_names_every_length() -> None:
 
 def test_turns_are_read_as_they_were_written() -> None:
     assert read(write(FOUND)) == FOUND
+
+
+def test_processor_time_is_that_of_a_process_and_its_own_but_not_of_servers_it_started() -> None:
+    lines = (
+        "1 (bench) S 0 1 1 0 -1 0 0 0 0 0 5 1 0 0",
+        "2 (en (gine) 0) S 1 1 1 0 -1 0 0 0 0 0 30 10 0 0",
+        "3 (worker) R 2 1 1 0 -1 0 0 0 0 0 400 0 0 0",
+        "4 (server) S 1 4 4 0 -1 0 0 0 0 0 7000 0 0 0",
+        "5 (its worker) S 4 4 4 0 -1 0 0 0 0 0 0 80000 0 0",
+        "6 (another shell) S 0 1 1 0 -1 0 0 0 0 0 900000 0 0 0",
+    )
+    processes = [Process.read(line) for line in lines]
+    assert (ticks(processes, 1), ticks(processes, 4)) == (446, 87000)
 
 
 class Drawn(HTMLParser):

@@ -53,8 +53,15 @@ class Engines:
     """Where each variant is asked."""
 
     urls: dict[str, str] = field(default_factory=dict)
+    pids: dict[str, int] = field(default_factory=dict)
     embedded: Embedded | None = None
     transformers: Transformers | None = None
+
+    def pid(self, variant: str) -> int:
+        """Whose processor time an answer costs."""
+        return (
+            os.getpid() if variant in {ENGINE, PEFT} else self.pids.get(variant, self.pids[OVERLAY])
+        )
 
     def url(self, variant: str) -> str:
         """Variants without a server of their own ask ours."""
@@ -94,9 +101,10 @@ def running(
             environment = _environment(name, scratch)
             server = stack.enter_context(Server(start, environment, scratch / f"{port}.log"))
             found.urls[name] = f"http://127.0.0.1:{port}"
+            found.pids[name] = server.pid
             waiting.append((server, found.urls[name]))
         if ENGINE in variants:
-            os.environ.update(WITHOUT_US)
+            os.environ.update(WITHOUT_US | {"VLLM_LOGGING_LEVEL": "ERROR"})
             found.embedded = Embedded(model.folder, **_flags(model, at_once))
             stack.callback(found.embedded.close)
         if PEFT in variants:

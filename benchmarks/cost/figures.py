@@ -42,11 +42,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The answers of one variant in one round, the seconds that all took, and the tokens asked for."""
+    """One variant in one round.
+
+    Attributes:
+        answers: to all requests.
+        seconds: that all took together.
+        tokens: asked for by all together.
+        processor: seconds of processor time that whoever answered used; in process the caller's, too.
+    """
 
     answers: tuple[Answer, ...]
     seconds: float
     tokens: int
+    processor: float
 
     @property
     def rate(self) -> float:
@@ -67,6 +75,7 @@ class Summary:
         rate: median over rounds of generated tokens per second.
         firsts, gaps: 50th and 99th percentile in seconds, of all requests and of all gaps.
         sent, received: bytes per request.
+        processor: seconds of processor time per request, the median over rounds.
         requests: how many the percentiles are of.
     """
 
@@ -75,6 +84,7 @@ class Summary:
     gaps: tuple[float, float]
     sent: float
     received: float
+    processor: float
     requests: int
 
 
@@ -103,6 +113,7 @@ def summary(turns: Sequence[Turn]) -> Summary:
         gaps=(percentile(gaps, 0.5), percentile(gaps, 0.99)),
         sent=statistics.fmean(answer.sent for answer in answers),
         received=statistics.fmean(answer.received for answer in answers),
+        processor=statistics.median(turn.processor / len(turn.answers) for turn in turns),
         requests=len(answers),
     )
 
@@ -115,3 +126,8 @@ def rates(turns: Sequence[Turn], to: Sequence[Turn]) -> list[float]:
 def waits(turns: Sequence[Turn], to: Sequence[Turn]) -> list[float]:
     """The median time to the first token as a ratio to another variant's in the same round."""
     return [turn.first / other.first for turn, other in zip(turns, to, strict=True)]
+
+
+def work(turns: Sequence[Turn], to: Sequence[Turn]) -> list[float]:
+    """Processor time as a ratio to another variant's in the same round."""
+    return [turn.processor / other.processor for turn, other in zip(turns, to, strict=True)]

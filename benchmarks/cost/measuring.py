@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import httpx
 import safetensors.torch
 import torch
 
+from cost import processor
 from cost.asking import PROMPT, ask_all
 from cost.engines import TOKEN
 from cost.figures import Turn
 from cost.sheets import ENGINE, OVERLAY, PEFT
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from cost.asking import Writer
     from cost.engines import Engines
     from cost.figures import Answer
+    from cost.rivals import Transformers
     from cost.sheets import Case, Sheet
 
+    Ask = Callable[[], Awaitable[tuple[Answer, ...]]]
     Found = dict[Case, dict[str, list[Turn]]]
 
-LEAST: Final = 8
+LEAST: Final = 4
 """Requests of a turn, where fewer callers would make it too short to be timed."""
 ADMIN: Final = "/softprompts/v1"
 
@@ -75,36 +81,40 @@ class Bench:
     async def _turn(self, variant: str, case: Case, output: int, *, warm: bool) -> Turn:
         """As many requests as there are callers, and some more where these are few."""
         count = max(case.concurrency, LEAST) if warm else min(case.concurrency, LEAST)
-        if variant == PEFT:
-            return await asyncio.to_thread(self._batches, case, output, count)
-        if variant == ENGINE:
-            return await self._embedded(case, output, count)
-        bodies = [self._writer.body(variant, case, output) for _ in range(count)]
-        async with _client(self._engines.url(variant)) as client:
-            begun = time.perf_counter()
-            answers = await ask_all(client, bodies, case.concurrency)
-            return Turn(answers, time.perf_counter() - begun, count * output)
+        ask = self._prepared(variant, case, output, count)
+        pid = self._engines.pid(variant)
+        used, begun = processor.seconds(pid), time.perf_counter()
+        answers = await ask()
+        spent = time.perf_counter() - begun
+        return Turn(answers, spent, count * output, processor.seconds(pid) - used)
 
-    async def _embedded(self, case: Case, output: int, count: int) -> Turn:
-        """Embeddings handed to an engine in this process."""
-        if self._engines.embedded is None:
-            raise RuntimeError(ENGINE)
-        prompts = [self._writer.embeddings(case) for _ in range(count)]
-        begun = time.perf_counter()
-        answers = await self._engines.embedded.answers(prompts, output, case.concurrency)
-        return Turn(answers, time.perf_counter() - begun, count * output)
+    def _prepared(self, variant: str, case: Case, output: int, count: int) -> Ask:
+        """What is to be timed, with all requests written."""
+        engines, writer = self._engines, self._writer
+        if variant == PEFT and engines.transformers is not None:
+            ids = [writer.ids(PEFT, case) for _ in range(count)]
+            return partial(asyncio.to_thread, _batches, engines.transformers, case, ids, output)
+        if variant == ENGINE and engines.embedded is not None:
+            rows = [writer.embeddings(case) for _ in range(count)]
+            return partial(engines.embedded.answers, rows, output, case.concurrency)
+        bodies = [writer.body(variant, case, output) for _ in range(count)]
+        return partial(_served, engines.url(variant), bodies, case.concurrency)
 
-    def _batches(self, case: Case, output: int, count: int) -> Turn:
-        """The same callers as batches of Transformers."""
-        if self._engines.transformers is None:
-            raise RuntimeError(PEFT)
-        prompts = [self._writer.ids(PEFT, case) for _ in range(count)]
-        answers: tuple[Answer, ...] = ()
-        begun = time.perf_counter()
-        for start in range(0, count, case.concurrency):
-            batch = prompts[start : start + case.concurrency]
-            answers += self._engines.transformers.answers(case.rows, batch, output)
-        return Turn(answers, time.perf_counter() - begun, count * output)
+
+async def _served(url: str, bodies: list[bytes], concurrency: int) -> tuple[Answer, ...]:
+    async with _client(url) as client:
+        return await ask_all(client, bodies, concurrency)
+
+
+def _batches(
+    transformers: Transformers, case: Case, prompts: list[list[int]], output: int
+) -> tuple[Answer, ...]:
+    """As many callers at once as one batch."""
+    answers: tuple[Answer, ...] = ()
+    for start in range(0, len(prompts), case.concurrency):
+        batch = prompts[start : start + case.concurrency]
+        answers += transformers.answers(case.rows, batch, output)
+    return answers
 
 
 def _client(url: str) -> httpx.AsyncClient:

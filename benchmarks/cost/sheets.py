@@ -7,6 +7,7 @@ from itertools import product
 from typing import Final
 
 PLAIN: Final = "plain tokens"
+AGAIN: Final = "plain tokens, again"
 OVERLAY: Final = "overlay"
 NATIVE: Final = "native prompt_embeds, HTTP"
 ENGINE: Final = "native prompt_embeds, in process"
@@ -14,7 +15,8 @@ PURE: Final = "plain tokens, plain vLLM"
 HARD: Final = "hard prompt"
 LORA: Final = "LoRA, plain vLLM"
 PEFT: Final = "Transformers + PEFT"
-ORDER: Final = (PLAIN, OVERLAY, NATIVE, ENGINE, PURE, HARD, LORA, PEFT)
+RIVALS: Final = (PLAIN, OVERLAY, NATIVE, ENGINE, PURE, HARD, LORA, PEFT)
+ORDER: Final = (*RIVALS, AGAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +81,48 @@ class Sheet:
 
 
 SHEETS: Final = {
+    # What differs between the first and the last is noise: they are the same.
+    "twice": Sheet(
+        title="Overlay and plain tokens, many rounds",
+        rows=(20,),
+        visible=(100,),
+        concurrency=(16,),
+        rounds=(10,),
+        variants=(PLAIN, OVERLAY, AGAIN),
+    ),
     "callers": Sheet(
         title="From one caller to 64",
         rows=(20,),
         visible=(100,),
         concurrency=(1, 4, 16, 64),
-        rounds=(4, 4, 3, 2),
-        variants=ORDER,
+        rounds=(3, 3, 3, 2),
+        variants=RIVALS,
+        output=8,
     ),
     "virtual": Sheet(
         title="From 8 virtual tokens to 256",
         rows=(8, 20, 100, 256),
         visible=(32,),
         concurrency=(4,),
-        rounds=(4,),
+        rounds=(3,),
         variants=(PLAIN, OVERLAY, HARD),
+        output=8,
     ),
     "visible": Sheet(
         title="From 32 visible tokens to 1,000",
         rows=(20,),
         visible=(32, 250, 1000),
         concurrency=(4,),
-        rounds=(4,),
+        rounds=(3,),
         variants=(PLAIN, OVERLAY, NATIVE),
-        output=8,
+        output=4,
     ),
     "wide": Sheet(
         title="Hidden size 4096, 2 layers, random weights",
         rows=(20,),
         visible=(1000,),
         concurrency=(1, 4),
-        rounds=(6,),
+        rounds=(5,),
         variants=(PLAIN, OVERLAY, NATIVE, ENGINE),
         output=4,
         wide=True,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from side_by_side import spread
 
-from cost.figures import rates, summary, waits
+from cost.figures import rates, summary, waits, work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 HEAD = (
     "| | variant | tokens/s | TTFT p50, p99 (ms) | between tokens p50, p99 (ms) "
-    "| request, answer (kB) | tokens/s ÷ {first} | TTFT ÷ {first} |"
+    "| CPU (ms) | request, answer (kB) | tokens/s ÷ {first} | TTFT ÷ {first} "
+    "| CPU ÷ {first} |"
 )
-RULE = "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+RULE = "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def table(sheet: Sheet, found: Mapping[Case, Mapping[str, Sequence[Turn]]]) -> str:
@@ -31,9 +32,10 @@ def table(sheet: Sheet, found: Mapping[Case, Mapping[str, Sequence[Turn]]]) -> s
             known = summary(turns[variant])
             lines.append(
                 f"| {label} | {variant} | {known.rate:.1f} | {_milliseconds(known.firsts)} "
-                f"| {_milliseconds(known.gaps)} | {_bytes(known)} "
+                f"| {_milliseconds(known.gaps)} | {1000 * known.processor:.0f} | {_bytes(known)} "
                 f"| {spread(rates(turns[variant], turns[first]))} "
-                f"| {spread(waits(turns[variant], turns[first]))} |"
+                f"| {spread(waits(turns[variant], turns[first]))} "
+                f"| {spread(work(turns[variant], turns[first]))} |"
             )
             label = ""
     return "\n".join(lines)
@@ -46,7 +48,8 @@ def against(
     return [
         f"- {sheet.label(case)}: {variant} ÷ {other}: tokens/s "
         f"{spread(rates(turns[variant], turns[other]))}, TTFT "
-        f"{spread(waits(turns[variant], turns[other]))}."
+        f"{spread(waits(turns[variant], turns[other]))}, CPU "
+        f"{spread(work(turns[variant], turns[other]))}."
         for case, turns in found.items()
         for other in sheet.variants[1:]
         if other != variant and variant in turns

@@ -36,8 +36,8 @@ def read(text: str) -> dict[Case, dict[str, list[Turn]]]:
     }
 
 
-def _turn(answers: list[dict[str, object]], seconds: float, tokens: int) -> Turn:
-    return Turn(tuple(_answer(**answer) for answer in answers), seconds, tokens)  # type: ignore[arg-type]
+def _turn(answers: list[dict[str, object]], seconds: float, tokens: int, processor: float) -> Turn:
+    return Turn(tuple(_answer(**answer) for answer in answers), seconds, tokens, processor)  # type: ignore[arg-type]
 
 
 def _answer(first: float, gaps: list[float], sent: int, received: int) -> Answer:
