@@ -110,7 +110,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
     parser.add_argument(
-        "--sheets", nargs="+", choices=SHEETS, default=["twice", "callers", "virtual", "visible"]
+        "--sheets",
+        nargs="+",
+        choices=SHEETS,
+        default=[name for name, sheet in SHEETS.items() if not sheet.wide],
     )
     parser.add_argument(
         "--variants",
