@@ -31,7 +31,7 @@ from cost.engines import demo_model, running, wide_model
 from cost.figures import rates, waits
 from cost.measuring import Bench
 from cost.sheets import ORDER, OVERLAY, SHEETS
-from cost.tables import against, setup, table
+from cost.tables import against, means, setup, table
 from cost.turns import read, write
 from side_by_side import machine
 
@@ -100,6 +100,7 @@ def page(name: str, sheet: Sheet, found: Found, options: argparse.Namespace) -> 
         *drawn,
         table(sheet, found),
         "",
+        *means(sheet, found),
         *against(sheet, found, OVERLAY),
     ]
     return "\n".join(lines) + "\n"

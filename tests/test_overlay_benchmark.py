@@ -11,14 +11,16 @@ from html.parser import HTMLParser
 
 import httpx
 import pytest
+import scipy.stats
 import torch
 from cost.asking import Writer, ask, ask_all
 from cost.chart import Row, chart
 from cost.figures import Answer, Turn, percentile, rates, summary, waits
 from cost.processor import Process, ticks
 from cost.sheets import HARD, LORA, NATIVE, OVERLAY, PLAIN, SHEETS, Case, Sheet
-from cost.tables import against, setup, table
+from cost.tables import against, means, setup, table
 from cost.turns import read, write
+from side_by_side import interval, student
 
 from softprompt_serve.release.plot_frame import Words
 
@@ -121,6 +123,26 @@ def test_the_overlay_is_divided_by_each_of_the_others() -> None:
     found = {CASE: {**FOUND[CASE], NATIVE: [turn(4.0, 0.2), turn(8.0, 1.6)]}}
     (line,) = against(sheet, found, OVERLAY)
     assert line.startswith(f"- all: overlay ÷ {NATIVE}: tokens/s 3.000 (2.000 to 4.000)")
+
+
+@pytest.mark.parametrize("freedom", [4, 9, 30])
+def test_few_rounds_have_students_interval(freedom: int) -> None:
+    assert student(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=0.01)
+
+
+def test_the_interval_of_ratios_lies_about_their_geometric_mean() -> None:
+    assert interval([0.5, 2.0] * 5).startswith("1.000 (")
+    assert interval([1.1] * 8) == "1.100 (1.100 to 1.100)"
+
+
+def test_only_many_rounds_have_a_mean() -> None:
+    many = Case(rows=20, visible=100, concurrency=4, rounds=8)
+    found = {
+        case: {PLAIN: FOUND[CASE][PLAIN] * 4, OVERLAY: FOUND[CASE][OVERLAY] * 4}
+        for case in (CASE, many)
+    }
+    (line,) = means(SHEET, found)
+    assert "mean of 8 rounds with its 95 % interval: tokens/s 0.707 (" in line
 
 
 def test_the_setup_names_every_length() -> None:

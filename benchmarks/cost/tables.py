@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from side_by_side import spread
+from side_by_side import interval, spread
 
 from cost.figures import rates, summary, waits, work
 
@@ -20,6 +20,9 @@ HEAD = (
     "| CPU ÷ {first} |"
 )
 RULE = "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+
+MANY = 8
+"""From so many rounds on, the mean of ratios has an interval worth saying."""
 
 
 def table(sheet: Sheet, found: Mapping[Case, Mapping[str, Sequence[Turn]]]) -> str:
@@ -53,6 +56,20 @@ def against(
         for case, turns in found.items()
         for other in sheet.variants[1:]
         if other != variant and variant in turns
+    ]
+
+
+def means(sheet: Sheet, found: Mapping[Case, Mapping[str, Sequence[Turn]]]) -> list[str]:
+    """Where rounds are many: each variant divided by the first, with the interval of the mean."""
+    first = sheet.variants[0]
+    return [
+        f"- {sheet.label(case)}: {variant} ÷ {first}, mean of {case.rounds} rounds with its 95 % interval: "
+        f"tokens/s {interval(rates(turns[variant], turns[first]))}, TTFT "
+        f"{interval(waits(turns[variant], turns[first]))}, CPU "
+        f"{interval(work(turns[variant], turns[first]))}."
+        for case, turns in found.items()
+        if case.rounds >= MANY
+        for variant in sheet.variants[1:]
     ]
 
 
