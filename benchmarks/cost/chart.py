@@ -22,7 +22,7 @@ STYLE: Final = (
     ".range{stroke:#2a6f97;stroke-width:1.5;fill:none}.dot{fill:#2a6f97}"
     ".ours .range{stroke:#c8553d}.ours .dot{fill:#c8553d}.ours text{font-weight:600}</style>"
 )
-_LABEL, _GAP, _NUMBER = 236, 22, 40
+_LABEL, _GAP, _NUMBER = 236, 18, 46
 _ROW, _HEAD, _FOOT = 18, 30, 26
 _MARKS: Final = tuple(
     digit * 10.0**power for power in range(-3, 4) for digit in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)

@@ -59,8 +59,8 @@ class Bench:
                     turn = await self._turn(variant, case, sheet.output, warm=number > 0)
                     if number:
                         turns[variant].append(turn)
-                said = f"  {sheet.label(case)}: round {number} of {case.rounds}"
-                print(said, file=sys.stderr, flush=True)
+                said = ", ".join(filter(None, (sheet.title, sheet.label(case))))
+                print(f"  {said}: round {number} of {case.rounds}", file=sys.stderr, flush=True)
         return found
 
     async def _upload(self, rows: int) -> None:

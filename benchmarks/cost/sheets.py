@@ -71,13 +71,13 @@ class Sheet:
         ]
 
     def label(self, case: Case) -> str:
-        """What tells a case from the others of this sheet."""
+        """What tells a case from the others of this sheet; nothing, if it is alone."""
         parts = [
             (self.rows, f"{case.rows} virtual"),
             (self.visible, f"{case.visible:,} visible"),
             (self.concurrency, f"{case.concurrency} at once"),
         ]
-        return ", ".join(said for values, said in parts if len(values) > 1) or "all"
+        return ", ".join(said for values, said in parts if len(values) > 1)
 
 
 SHEETS: Final = {

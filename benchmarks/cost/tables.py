@@ -49,7 +49,7 @@ def against(
 ) -> list[str]:
     """A variant divided by every other but the first, which the table has."""
     return [
-        f"- {sheet.label(case)}: {variant} ÷ {other}: tokens/s "
+        f"- {_before(sheet.label(case))}{variant} ÷ {other}: tokens/s "
         f"{spread(rates(turns[variant], turns[other]))}, TTFT "
         f"{spread(waits(turns[variant], turns[other]))}, CPU "
         f"{spread(work(turns[variant], turns[other]))}."
@@ -63,7 +63,7 @@ def means(sheet: Sheet, found: Mapping[Case, Mapping[str, Sequence[Turn]]]) -> l
     """Where rounds are many: each variant divided by the first, with the interval of the mean."""
     first = sheet.variants[0]
     return [
-        f"- {sheet.label(case)}: {variant} ÷ {first}, mean of {case.rounds} rounds with its 95 % interval: "
+        f"- {_before(sheet.label(case))}{variant} ÷ {first}, mean of {case.rounds} rounds with its 95 % interval: "
         f"tokens/s {interval(rates(turns[variant], turns[first]))}, TTFT "
         f"{interval(waits(turns[variant], turns[first]))}, CPU "
         f"{interval(work(turns[variant], turns[first]))}."
@@ -87,6 +87,10 @@ def setup(sheet: Sheet, dtype: str, hard: int) -> str:
     if any("hard" in variant for variant in sheet.variants):
         parts.append(f"a hard prompt of {hard} tokens")
     return f"{', '.join(parts)}."
+
+
+def _before(label: str) -> str:
+    return f"{label}: " if label else ""
 
 
 def _all(values: object) -> str:
