@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from cost.asking import Writer
 from cost.chart import Row, chart
-from cost.engines import demo_model, running, wide_model
+from cost.engines import demo_model, random_model, running
 from cost.figures import rates, waits
 from cost.measuring import Bench
 from cost.sheets import ORDER, OVERLAY, SHEETS
@@ -59,10 +59,10 @@ def measured(options: argparse.Namespace, sheets: dict[str, Sheet]) -> dict[str,
     at_once = max(case.concurrency for sheet in sheets.values() for case in sheet.cases())
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        wide = any(sheet.wide for sheet in sheets.values())
+        (shape,) = {sheet.shape for sheet in sheets.values()}
         model = (
-            wide_model(options.model, scratch / "wide", options.dtype)
-            if wide
+            random_model(options.model, shape, scratch / shape, options.dtype)
+            if shape
             else demo_model(options.model, options.dtype)
         )
         rng = random.Random(options.seed)
@@ -114,7 +114,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         "--sheets",
         nargs="+",
         choices=SHEETS,
-        default=[name for name, sheet in SHEETS.items() if not sheet.wide],
+        default=[name for name, sheet in SHEETS.items() if not sheet.shape],
     )
     parser.add_argument(
         "--variants",
@@ -143,6 +143,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     for name in ("rows", "visible", "concurrency", "rounds"):
         if (values := getattr(options, name)) is not None:
             setattr(options, name, tuple(values))
+    if len({SHEETS[name].shape for name in options.sheets}) > 1:
+        parser.error("these sheets are of different models")
     options.model = options.model.absolute()
     return options
 

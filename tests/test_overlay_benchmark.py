@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 
 import httpx
+import overlay
 import pytest
 import scipy.stats
 import torch
@@ -270,3 +271,16 @@ async def test_an_answer_that_is_not_whole_ends_the_run(text: str, status: int) 
     async with answering(text, status) as client:
         with pytest.raises(RuntimeError, match=r"refused|data"):
             await ask(client, b"{}")
+
+
+def test_sheets_of_different_models_are_not_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        overlay.arguments(["--model", "model", "--sheets", "twice", "wide"])
+    assert "different models" in capsys.readouterr().err
+
+
+def test_the_command_line_changes_a_sheet() -> None:
+    given = ["--model", "m", "--sheets", "callers", "--rows", "8", "--variants", OVERLAY, PLAIN]
+    (sheet,) = overlay.chosen(overlay.arguments(given)).values()
+    assert (sheet.rows, sheet.variants) == ((8,), (PLAIN, OVERLAY))
+    assert sheet.visible == SHEETS["callers"].visible

@@ -14,7 +14,7 @@ from side_by_side import free_port, wait_ready
 from cost.asking import ADAPTER, BASE
 from cost.embedded import Embedded
 from cost.rivals import Transformers, make_lora
-from cost.sheets import ENGINE, LORA, OVERLAY, PEFT, PURE
+from cost.sheets import ENGINE, LORA, OVERLAY, PEFT, PURE, SHAPES
 from softprompt_serve.demo.child import Server
 
 if TYPE_CHECKING:
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 
 TOKEN: Final = "a-token-for-benchmarks"  # noqa: S105 - of a server on the loopback interface
 LONGEST: Final = 2048
-WIDE: Final = {
-    "hidden_size": 4096,
-    "intermediate_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "num_hidden_layers": 2,
-    "head_dim": 128,
-}
 WITHOUT_US: Final = {"VLLM_PLUGINS": "", "VLLM_CPU_KVCACHE_SPACE": "2"}
 """An allowlist that no plugin is on."""
 
@@ -74,9 +66,9 @@ def demo_model(folder: Path, dtype: str) -> Model:
     return Model(folder, folder, config["hidden_size"], config["vocab_size"], dtype, dummy=False)
 
 
-def wide_model(demo: Path, folder: Path, dtype: str) -> Model:
-    """Hidden size 4096, of which nothing but a configuration is written: its weights are random."""
-    config = json.loads((demo / "config.json").read_text()) | WIDE
+def random_model(demo: Path, shape: str, folder: Path, dtype: str) -> Model:
+    """Another shape, of which nothing but a configuration is written: its weights are random."""
+    config = json.loads((demo / "config.json").read_text()) | SHAPES[shape]
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     return Model(folder, demo, config["hidden_size"], config["vocab_size"], dtype, dummy=True)

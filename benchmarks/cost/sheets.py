@@ -45,7 +45,7 @@ class Sheet:
         rounds: as many as ``concurrency``, or one for all.
         output: generated tokens.
         variants: those that take turns; the first is what the others are divided by.
-        wide: on the random model of hidden size 4096 instead of the demo model.
+        shape: a model of random weights (:data:`SHAPES`) instead of the demo model.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Sheet:
     rounds: tuple[int, ...]
     variants: tuple[str, ...]
     output: int = 16
-    wide: bool = False
+    shape: str = ""
 
     def cases(self) -> list[Case]:
         """Every combination.
@@ -79,6 +79,26 @@ class Sheet:
         ]
         return ", ".join(said for values, said in parts if len(values) > 1)
 
+
+_WIDE: Final = {"hidden_size": 4096, "head_dim": 128}
+SHAPES: Final = {
+    "wide": _WIDE
+    | {
+        "intermediate_size": 4096,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 2,
+    },
+    # Embeddings as large as an 8B model's, and little to compute with them.
+    "thin": _WIDE
+    | {
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": 1,
+    },
+}
+"""What changes in the demo model's configuration."""
 
 SHEETS: Final = {
     # What differs between the first and the last is noise: they are the same.
@@ -134,6 +154,16 @@ SHEETS: Final = {
         rounds=(4,),
         variants=(PLAIN, OVERLAY, NATIVE, ENGINE),
         output=4,
-        wide=True,
+        shape="wide",
+    ),
+    "transport": Sheet(
+        title="Hidden size 4096, one thin layer, random weights",
+        rows=(20,),
+        visible=(1000,),
+        concurrency=(1, 4),
+        rounds=(5,),
+        variants=(PLAIN, OVERLAY, NATIVE, ENGINE),
+        output=4,
+        shape="thin",
     ),
 }
