@@ -95,8 +95,8 @@ bench: ## Measure everything side by side; tables here, charts in .bench (an hou
 	@$(PYTHON) scripts/bootstrap.py --with demo
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --results "$(RESULTS)"
-	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets wide --results "$(RESULTS)"
-	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets transport --results "$(RESULTS)"
+	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets wide --dtype bfloat16 --results "$(RESULTS)"
+	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets transport --dtype bfloat16 --results "$(RESULTS)"
 	@$(BIN)/python benchmarks/load_tool.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/mixed.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/swap.py --model "$(DEMO_MODEL)"
