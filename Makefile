@@ -3,6 +3,7 @@
 # make serve: MODEL (a vLLM model; empty: the demo), PORT, ARGS (any flags of `vllm serve`)
 # make bbh: URL (a running demo; empty: one is started on PORT), ARGS (of softprompt_serve.demo.bbh)
 # make soak: MINUTES
+# make bench: RESULTS (a folder; .bench)
 # make test, make check: PYTEST (arguments of pytest)
 # make compat: RELEASES (of vLLM; empty: those supported and their neighbours)
 # make fuzz: CASES (how many), SEED; make faults: ROUNDS (kills of each kind; a fifth of an engine's), SEED
@@ -17,6 +18,7 @@ PYTEST ?=
 MINUTES ?= 30
 CASES ?= 1000
 ROUNDS ?= 25
+RESULTS ?= $(CURDIR)/.bench
 SEED ?= 1
 DEMO_MODEL ?= $(CURDIR)/.demo/model
 
@@ -90,11 +92,13 @@ mutate: ## Break the overlay on purpose, 50 ways, and see that a test fails for 
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python scripts/mutate.py
 
-bench: ## Measure everything side by side and print the tables (an hour on 2 cores)
+bench: ## Measure everything side by side; tables here, charts in .bench (an hour on 2 cores; RESULTS=)
 	@$(PYTHON) scripts/bootstrap.py --with demo
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
-	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --beside-plain-vllm --beside-hard 472 --beside-lora --beside-transformers
-	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --wide --visible 1000 --concurrency 4
+	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --results "$(RESULTS)"
+	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets wide --dtype bfloat16 --results "$(RESULTS)"
+	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets transport --dtype bfloat16 --results "$(RESULTS)"
+	@$(BIN)/python benchmarks/load_tool.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/mixed.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/swap.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/prefix.py --model "$(DEMO_MODEL)"

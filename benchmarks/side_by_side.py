@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import socket
@@ -74,6 +75,30 @@ def wait_ready(server: Server, url: str) -> None:
 def spread(values: list[float]) -> str:
     """Median, and the least and the most of all rounds."""
     return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def interval(ratios: list[float]) -> str:
+    """Geometric mean of two rounds or more, with its 95 % interval (Student's t, of the logarithms)."""
+    logs = [math.log(ratio) for ratio in ratios]
+    mean, error = statistics.mean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
+    room = student(len(logs) - 1) * error
+    low, middle, high = (math.exp(mean + k * room) for k in (-1, 0, 1))
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t, to 1 % from 4 degrees of freedom on.
+
+    Abramowitz and Stegun, 26.7.5, four terms.
+    """
+    z = statistics.NormalDist().inv_cdf(0.975)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
 
 
 def machine() -> str:

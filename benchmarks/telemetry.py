@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import os
 import random
 import signal
@@ -30,7 +29,7 @@ from typing import Any
 import httpx
 import safetensors.torch
 import torch
-from side_by_side import Figures, free_port, machine, wait_ready
+from side_by_side import Figures, free_port, interval, machine, wait_ready
 
 from softprompt_serve.demo.child import Server
 from softprompt_serve.telemetry.channel import Events
@@ -172,14 +171,6 @@ class Bench:
         after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         user, system = after_name[11:13]
         return (int(user) + int(system)) / TICKS
-
-
-def interval(ratios: list[float]) -> str:
-    """Geometric mean with its 95 % interval (normal, of the logarithms)."""
-    logs = [math.log(ratio) for ratio in ratios]
-    mean, error = statistics.mean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
-    low, middle, high = (math.exp(mean + 1.96 * k * error) for k in (-1, 0, 1))
-    return f"{middle:.4f} ({low:.4f} to {high:.4f})"
 
 
 def table(bench: Bench, options: argparse.Namespace) -> str:
