@@ -224,12 +224,15 @@ class Found:
         return tuple(argument.arg for argument in [*plain, *after] if argument is not None)
 
     def source(self) -> str:
-        """Its text, decorators included."""
+        """Its text, with decorators and the comments that end its body, as ``inspect`` has it."""
         first = min(
             [self.node.lineno, *(d.lineno for d in getattr(self.node, "decorator_list", ()))]
         )
         lines = self.module.text.splitlines(keepends=True)
-        return "".join(lines[first - 1 : self.node.end_lineno])
+        last = self.node.end_lineno or first
+        while last < len(lines) and _ends_body(lines[last], self.node.col_offset):
+            last += 1
+        return "".join(lines[first - 1 : last])
 
     def has(self, attribute: str) -> bool:
         """Named in the class's body, or set on ``self`` by a method; bases included."""
@@ -248,6 +251,12 @@ class Found:
         if self.has("__init__"):
             return self.attribute("__init__").takes(keyword)
         return self.has(keyword)
+
+
+def _ends_body(line: str, indent: int) -> bool:
+    """Whether a line is a comment that stands deeper than ``indent``."""
+    text = line.lstrip()
+    return text.startswith("#") and len(line) - len(text) > indent
 
 
 def _set_on_self(node: ast.ClassDef) -> set[str]:

@@ -176,7 +176,9 @@ class Residency:
             raise Conflict(msg, code="version_in_use", retry_after=1)
 
     def _keep(self) -> list[str]:
-        return sorted(self.pinned | {digest for digest, count in self._leases.items() if count})
+        leased = {digest for digest, count in self._leases.items() if count}
+        # A request that began with kept keys and values goes on with them after a preemption.
+        return sorted(self.pinned | leased | {keys_of(digest) for digest in leased})
 
     def _end(self, digest: str) -> None:
         self._leases[digest] -= 1
