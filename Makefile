@@ -100,11 +100,12 @@ bench: ## Measure everything side by side and print the tables (an hour on 2 cor
 	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/scale.py
 
-train: ## Train the demo's soft prompts again (minutes on 2 cores)
+train: ## Train the demo's soft prompts and its prefix again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v2 --model "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v3 --model "$(DEMO_MODEL)"
+	@$(BIN)/python -m softprompt_serve.demo.train --version v4 --model "$(DEMO_MODEL)"
 
 bbh: ## Measure the demo's versions and their base model on a slice of BIG-Bench Hard (URL= PORT=)
 	@$(PYTHON) scripts/bootstrap.py --with demo
