@@ -110,11 +110,12 @@ bench: ## Measure everything side by side; tables here, charts in .bench (an hou
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/gpu_costs.py --paper
 
-train: ## Train the demo's soft prompts again (minutes on 2 cores)
+train: ## Train the demo's soft prompts and its prefix again (minutes on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v2 --model "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v3 --model "$(DEMO_MODEL)"
+	@$(BIN)/python -m softprompt_serve.demo.train --version v4 --model "$(DEMO_MODEL)"
 
 bbh: ## Measure the demo's versions and their base model on a slice of BIG-Bench Hard (URL= PORT=)
 	@$(PYTHON) scripts/bootstrap.py --with demo

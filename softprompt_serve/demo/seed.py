@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PROMPTS: Final = Path(__file__).parent / "prompts"
 PROMPT: Final = "support"
+VERSIONS: Final = ("v1", "v2", "v3")
+"""What a server of the demo begins with; ``v4``, a prefix, is there to be imported."""
 FIRST_PRODUCTION: Final = "v2"
 POLICY: Final = f"{PROMPT}-policy.yaml"
 EVIDENCE: Final = f"{PROMPT}-evidence"
@@ -31,8 +33,8 @@ def seed(api: Api, console: Console, folder: Path = PROMPTS) -> list[str]:
     """
     versions, aliases = _present(api)
     added = []
-    for source in sorted(folder.glob(f"{PROMPT}-v*")):
-        version = source.name.removeprefix(f"{PROMPT}-")
+    for version in VERSIONS:
+        source = folder / f"{PROMPT}-{version}"
         text, record = source / "text.txt", source / "record.json"
         if version in versions or not (text.is_file() or (source / CONFIG).is_file()):
             continue

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+import torch
 from console.visitors import Page, Visitor
 from postgres import Postgres
 
@@ -17,6 +18,7 @@ from softprompt_serve.errors import Unavailable
 from softprompt_serve.registry.tallies import Tally
 from softprompt_serve.rollout.histogram import Histogram
 from softprompt_serve.rollout.tally import Counts
+from softprompt_serve.testing import KV
 
 Serve = Callable[..., AbstractAsyncContextManager[Visitor]]
 
@@ -188,6 +190,15 @@ async def test_a_prompt_shows_versions_with_digests_and_records(ada: Visitor) ->
     assert ada.service.find_version("support", "v1").digest in page.text
     for told in ("tickets", "AdamW", "0.02", "right_answers", "0.93", "not recorded: "):
         assert told in page.text
+
+
+async def test_a_prompt_shows_what_was_learned_by_its_kind(ada: Visitor) -> None:
+    await ada.soft("v1")
+    await ada.learned("v2", torch.zeros(KV.layers, 2, 3, KV.kv_heads, KV.head_dim))
+    page = await ada.page("/prompts/support")
+    for told in ("8, float32", "every layer, float32"):
+        assert told in page.text
+    assert "2 layers, 2 heads of 4" in (await ada.page("/residency")).text
 
 
 async def test_a_prompt_shows_what_was_counted_of_its_arms(ada: Visitor) -> None:

@@ -93,7 +93,13 @@ class Visitor:
 
     async def soft(self, version: str, *, prompt: str = "support", record: str = "{}") -> None:
         seed = torch.Generator().manual_seed(sum(map(ord, prompt + version)))
-        tensor = save({"prompt": torch.randn(2, HIDDEN_SIZE, generator=seed)})
+        rows = torch.randn(2, HIDDEN_SIZE, generator=seed)
+        await self.learned(version, rows, prompt=prompt, record=record)
+
+    async def learned(
+        self, version: str, found: torch.Tensor, *, prompt: str = "support", record: str = "{}"
+    ) -> None:
+        tensor = save({"prompt": found})
         await self.api(
             "POST",
             f"/prompts/{prompt}/versions",

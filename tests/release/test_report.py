@@ -272,6 +272,24 @@ def test_every_field_of_a_record_is_there_also_one_that_is_new() -> None:
     assert facts["optimizer: learning_rate"] == "0.02"
 
 
+@pytest.mark.parametrize(
+    ("changes", "fact", "told"),
+    [
+        ({}, "tensor [virtual tokens, hidden size]", "[20, 576] float32"),
+        (
+            {"kind": "prefix", "hidden_size": 0, "dtype": "float16"},
+            "keys and values",
+            "20 virtual tokens of every layer, float16",
+        ),
+    ],
+)
+def test_what_was_learned_is_told_by_its_kind(
+    changes: dict[str, Any], fact: str, told: str
+) -> None:
+    report = compose(sources(version=dict(sources().version) | changes))
+    assert {one.name: one.value for one in report.what}[fact] == told
+
+
 def test_a_training_curve_has_a_line_for_each_value(report: ReportData) -> None:
     assert {curve.name: len(curve.points) for curve in report.curves} == {
         "loss": 49,
