@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import safetensors
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,8 @@ class Tokens:
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.table = _embeddings(folder)
+        self._folder = folder
+        self._model: Any = None
 
     def chat(self, text: str, system: str | None) -> list[int]:
         """As the chat template has it."""
@@ -84,6 +86,17 @@ class Tokens:
         ids = torch.randint(100, len(self.table) - 100, (count,), generator=generator)
         noise = torch.randn(count, self.table.shape[1], generator=generator)
         return self.table[ids] + 0.1 * self.table.std() * noise
+
+
+    def keys(self, rows: torch.Tensor) -> torch.Tensor:
+        """The model's own keys and values for rows, ``[layers, 2, n, kv_heads, head_dim]``."""
+        if self._model is None:
+            self._model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.float32)
+            self._model.eval()
+        with torch.inference_mode():
+            cache = self._model(inputs_embeds=rows[None]).past_key_values
+        pairs = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
+        return torch.stack(pairs).transpose(2, 3).contiguous()
 
 
 class Oracle:

@@ -19,13 +19,20 @@ PROMPT: Final = "fire"
 SIZES: Final = (1, 2, 7, 16, 20, 64, 100, 127, 128, 129, 200, 255, 256, 300)
 """Virtual tokens: small ones, and those round the blocks of the KV cache."""
 
+PREFIXES: Final = 0.3
+"""Share of the uploads that bring keys and values: those that the rows would have."""
+
 LIVE: Final = 24
 _OK: Final = frozenset({200, 201, 202})
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A version as it was imported: ``rows`` ``[n, hidden_size]`` or a text."""
+    """A version as it was imported: a text, or what answers as ``rows`` ``[n, hidden_size]`` do.
+
+    A prefix is made of the keys and values that the model itself has for rows, so that native
+    embeddings of the rows say what it must answer.
+    """
 
     name: str
     digest: str
@@ -38,6 +45,7 @@ class World:
     """The prompt's versions, through the admin API. Owner of what is known of them.
 
     Attributes:
+        prefixes: numbers of virtual tokens that a prefix may have; those that the bank can hold.
         known: every version that ever was, by digest: an answer may come from one just removed.
         live: names of those that can be asked for now.
         changes: how many of each sort were made.
@@ -46,6 +54,7 @@ class World:
     admin: httpx.AsyncClient
     tokens: Tokens
     rng: random.Random
+    prefixes: tuple[int, ...] = SIZES
     known: dict[str, Known] = field(default_factory=dict)
     live: list[str] = field(default_factory=list)
     changes: dict[str, int] = field(default_factory=dict)
@@ -67,18 +76,20 @@ class World:
         await self.rng.choices(ways, weights=(4, 6, 4, 2, 3, 1))[0]()
 
     async def upload(self) -> None:
-        """A new soft version."""
+        """A new soft version, or a prefix."""
         self.count += 1
         generator = torch.Generator().manual_seed(self.rng.getrandbits(40))
-        rows = self.tokens.rows(self.rng.choice(SIZES), generator)
-        data = safetensors.torch.save({"prompt_embeddings": rows})
+        deep = self.rng.random() < PREFIXES
+        rows = self.tokens.rows(self.rng.choice(self.prefixes if deep else SIZES), generator)
+        tensor = self.tokens.keys(rows) if deep else rows
+        data = safetensors.torch.save({"learned": tensor})
         name = f"v{self.count}"
         answer = await self.admin.post(
             f"/prompts/{PROMPT}/versions",
             files={"tensor": ("rows.safetensors", data)},
             data={"version": name},
         )
-        self._learn("upload", name, answer, rows=rows)
+        self._learn("upload of a prefix" if deep else "upload", name, answer, rows=rows)
 
     async def upload_text(self) -> None:
         """A new hard version."""
