@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import zipfile
 from io import BytesIO
@@ -86,12 +87,13 @@ def test_an_adapter_of_peft_answers_what_peft_answers(
         encoder_hidden_size=64,
     )
     made = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), config)
-    made.peft_config["default"].base_model_name_or_path = BASE
     made.save_pretrained(str(tmp_path))
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w") as zipped:
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            zipped.write(tmp_path / name, name)
+        told = json.loads((tmp_path / "adapter_config.json").read_text())
+        told["base_model_name_or_path"] = BASE  # as it is served here
+        zipped.writestr("adapter_config.json", json.dumps(told))
+        zipped.write(tmp_path / "adapter_model.safetensors", "adapter_model.safetensors")
     name = f"p{int(projection)}"
     uploaded = admin.imported("peft-deep", archive.getvalue(), version=name)
     assert uploaded["kind"] == "prefix"
