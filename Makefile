@@ -88,7 +88,7 @@ compat: ## Compare what is used of vLLM with its other releases (RELEASES="0.33.
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python scripts/compat.py $(RELEASES)
 
-mutate: ## Break the overlay on purpose, 50 ways, and see that a test fails for each
+mutate: ## Break the overlay on purpose, 70 ways, and see that a test fails for each
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python scripts/mutate.py
 

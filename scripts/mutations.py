@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from deep_mutations import DEEP
+from mutation import Mutation
 
 _OVERLAY: Final = "vllm_plugin/overlay.py"
 _FAIL_CLOSED: Final = "vllm_plugin/fail_closed.py"
@@ -17,28 +19,6 @@ _V2: Final = "vllm_plugin/test_overlay_v2.py"
 _FAILING: Final = "vllm_plugin/test_fail_closed.py"
 _SERVING: Final = "vllm_plugin/test_openai_renderer.py"
 _WORKER: Final = "vllm_plugin/test_worker.py"
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """One defect.
-
-    Attributes:
-        name: what goes wrong.
-        file: below ``softprompt_serve/``.
-        before: text that stands there exactly once.
-        after: what it is replaced with.
-        caught_by: the test, below ``tests/``, that must fail by an assertion.
-        probe: whether the start-up probe also refuses a server with it, on the runner that it is in. It
-            sees what changes the answer to a lone version's first request.
-    """
-
-    name: str
-    file: str
-    before: str
-    after: str
-    caught_by: str
-    probe: bool = False
 
 
 OVERLAY = (
@@ -152,6 +132,8 @@ OVERLAY = (
 
 BANK = (
     Mutation(
+        "keys and values go to the next layer",
+        "keys and values go one slot too far",
         "one row beside the version's",
         _TENSORS,
         "return self.slab[slot.start : slot.stop]\n\n    def release",
@@ -428,12 +410,14 @@ FAILING = (
     ),
 )
 
-MUTATIONS: Final = (*OVERLAY, *BANK, *REQUEST, *FAILING)
+MUTATIONS: Final = (*OVERLAY, *DEEP, *BANK, *REQUEST, *FAILING)
 
 QUICK: Final = (
     "V1 leaves one placeholder in",
     "V1 counts rows from where the request goes on",
     "V2 points one row too far",
+    "keys and values go to the next layer",
+    "keys and values go one slot too far",
     "one row beside the version's",
     "rows of another version",
     "rows in reverse in the slab",

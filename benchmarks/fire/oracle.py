@@ -87,7 +87,6 @@ class Tokens:
         noise = torch.randn(count, self.table.shape[1], generator=generator)
         return self.table[ids] + 0.1 * self.table.std() * noise
 
-
     def keys(self, rows: torch.Tensor) -> torch.Tensor:
         """The model's own keys and values for rows, ``[layers, 2, n, kv_heads, head_dim]``."""
         if self._model is None:

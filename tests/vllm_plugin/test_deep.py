@@ -181,6 +181,22 @@ def test_what_the_layers_write_is_caught_in_the_requests_order(
     assert all("do_kv_cache_update" not in vars(layer.impl) for layer in layers.values())
 
 
+def test_what_is_caught_follows_the_request_whatever_the_batchs_order(
+    connector: DeepPrompts, layers: dict[str, Any], overlay: Overlay
+) -> None:
+    connector.update_state_after_alloc(request("caught", rows=3), blocks(5, 3), 0)
+    connector.bind_connector_metadata(connector.build_connector_meta(None))
+    keys = torch.arange(3.0)[:, None, None].expand(3, HEADS, DIM)
+    for layer in layers.values():
+        slots = torch.tensor([22, 20, 21])
+        layer.impl.do_kv_cache_update(layer, keys, keys, layer.kv_cache, slots)
+    connector.clear_connector_metadata()
+    assert overlay.bank is not None
+    held = overlay.bank.hold(keys_of("ab" * 32), 3, "r", deep=True)
+    assert held is not None
+    assert held[0, 0, :, 0, 0].tolist() == [1, 2, 0]
+
+
 @pytest.mark.parametrize("case", ["too few blocks", "a chunk that ends before", "a layer missing"])
 def test_what_is_not_whole_is_not_kept(
     case: str, connector: DeepPrompts, layers: dict[str, Any], overlay: Overlay
