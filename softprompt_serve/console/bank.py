@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.console.figures import TONES, segments
 from softprompt_serve.console.notes import Notes
 from softprompt_serve.server import admin
@@ -35,7 +36,7 @@ class ResidencyPage:
 
     Attributes:
         workers: None if they can't be asked.
-        labels: the versions that have a content, by digest.
+        labels: the versions that have a content, by digest; and whose keys and values are kept.
         leases: requests of this server in flight, by version.
     """
 
@@ -51,6 +52,9 @@ async def residency_page(service: Service) -> ResidencyPage:
     labels: dict[str, list[str]] = {}
     for version in service.snapshot.versions():
         labels.setdefault(version.digest, []).append(version.label)
+        if version.kind == "soft":
+            kept = labels.setdefault(keys_of(version.digest), [])
+            kept.append(f"{version.label}, keys and values")
     found = await notes.or_none(admin.residency(service))
     if found is None:
         return ResidencyPage(None, labels, {}, notes.said)
