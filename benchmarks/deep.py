@@ -48,9 +48,9 @@ class Bench:
             self.config["hidden_size"] // self.config["num_attention_heads"]
         )
         for n in self.options.rows:
-            rows = caller.rows(n)
-            await caller.upload(f"soft-{n}", "v1", rows)
-            await caller.upload(f"kept-{n}", "v1", rows)
+            # Of other rows, or what is kept of the one would be the other's, too.
+            await caller.upload(f"soft-{n}", "v1", caller.rows(n))
+            await caller.upload(f"kept-{n}", "v1", caller.rows(n))
             await caller.alias(f"kept-{n}", "v1")
             keys = torch.randn(self.config["num_hidden_layers"], 2, n, heads, size)
             await caller.upload(f"deep-{n}", "v1", keys)
@@ -130,11 +130,11 @@ def main(given: list[str] | None = None) -> None:
     bench = Bench(options, json.loads((options.model / "config.json").read_text()))
     flags = ("--max-model-len", "1024", "--max-num-seqs", str(options.concurrency))
     with ExitStack() as stack:
-        ours, without = (
+        without, ours = (
             stack.enter_context(
                 serving(options.model, *flags, "--no-enable-prefix-caching", deep_prompts=deep)
             )
-            for deep in ("true", "false")
+            for deep in ("false", "true")
         )
         asyncio.run(_run(bench, (ours, without)))
     print(f"{table(bench)}\n\n{machine()}")

@@ -13,22 +13,26 @@ from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
 
-from softprompt_serve.artifact import Limits, hard, soft_from_path
+from softprompt_serve.artifact import KvShape, Limits, hard, soft_from_path
 from softprompt_serve.demo import prepare, scoring, tickets
 from softprompt_serve.demo.choose_text import read_candidates
 from softprompt_serve.demo.evaluate import as_json, rows
+from softprompt_serve.demo.recipes import RECIPES, Recipe
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.release.records import parse_record
 
 PROMPTS = Path(tickets.__file__).parent / "prompts"
 SOFT = ("support-v2", "support-v3")
-VERSIONS = ("support-v1", *SOFT)
+PREFIX = "support-v4"
+LEARNED = (*SOFT, PREFIX)
+VERSIONS = ("support-v1", *LEARNED)
 LIMITS = Limits(
     hidden_size=576,
     model_dtype="float32",
     max_virtual_tokens=1024,
     max_model_len=8192,
     max_text_chars=65_536,
+    kv=KvShape(layers=30, kv_heads=3, head_dim=64),
 )
 
 
@@ -83,16 +87,37 @@ def test_a_committed_tensor_is_twenty_finite_rows_of_the_demo_model(name: str) -
     assert bool(torch.isfinite(tensors["prompt_embeddings"]).all())
 
 
-@pytest.mark.parametrize("name", SOFT)
-def test_a_committed_adapter_folder_is_accepted_as_an_artifact(name: str) -> None:
+def test_the_committed_prefix_is_finite_and_half_as_long_as_it_was_trained() -> None:
+    tensors = load_file(PROMPTS / PREFIX / "adapter_model.safetensors")
+    assert list(tensors) == ["prompt_embeddings"]
+    assert tensors["prompt_embeddings"].shape == (20, 30 * 2 * 3 * 64)
+    assert tensors["prompt_embeddings"].dtype is torch.float16
+    assert bool(torch.isfinite(tensors["prompt_embeddings"]).all())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [*((name, (20, 576)) for name in SOFT), (PREFIX, (30, 2, 20, 3, 64))],
+)
+def test_a_committed_adapter_folder_is_accepted_as_an_artifact(
+    name: str, shape: tuple[int, ...]
+) -> None:
     artifact = soft_from_path(PROMPTS / name, limits=LIMITS)
-    assert artifact.content.shape == (20, 576)
+    assert artifact.content.shape == shape
     assert artifact.declared["base_model_name_or_path"] == "SmolLM2-135M-Instruct"
 
 
-def test_the_soft_versions_differ() -> None:
-    digests = {soft_from_path(PROMPTS / name, limits=LIMITS).content.digest for name in SOFT}
-    assert len(digests) == len(SOFT)
+def test_the_learned_versions_differ() -> None:
+    digests = {soft_from_path(PROMPTS / name, limits=LIMITS).content.digest for name in LEARNED}
+    assert len(digests) == len(LEARNED)
+
+
+@pytest.mark.parametrize(("version", "recipe"), RECIPES.items())
+def test_a_committed_record_is_that_of_its_recipe(version: str, recipe: Recipe) -> None:
+    record = json.loads((PROMPTS / f"support-{version}" / "record.json").read_text())
+    assert (record["method"], record["seed"]) == (recipe.method, recipe.seed)
+    stated = {name: record["optimizer"][name] for name in ("learning_rate", "epochs", "augment")}
+    assert stated == {name: getattr(recipe, name) for name in stated}
 
 
 @pytest.mark.parametrize("name", VERSIONS)

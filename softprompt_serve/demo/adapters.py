@@ -18,7 +18,8 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.cartridge.utils import initialize_kv_prefix_from_past_key_values
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch.nn.functional import cross_entropy
 
 from softprompt_serve.demo.decode import embed, load_base, pad, render
@@ -142,4 +143,4 @@ def save(model: PeftModel, out: Path, base_model: str, *, half: bool = False) ->
     if half:
         tensors = {name: tensor.to(torch.float16) for name, tensor in tensors.items()}
     # As PEFT writes them.
-    save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
+    (out / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))

@@ -1,0 +1,99 @@
+"""The demo's adapters as they begin and as they are saved, on a tiny model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from softprompt_serve.artifact import KvShape, Limits, soft_from_path
+from softprompt_serve.demo.adapters import batch_loss, save, wrap
+from softprompt_serve.demo.decode import after_prefix, after_rows
+from softprompt_serve.demo.recipes import INSTRUCTION, RECIPES, VIRTUAL_TOKENS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMITS = Limits(32, "float32", 64, 128, 100, kv=KvShape(layers=2, kv_heads=2, head_dim=8))
+TEMPLATE = (
+    "{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}:{% endif %}"
+)
+ROWS = [[5, 6, 7], [8, 9]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's directory: two layers, and a word for each character."""
+    folder = tmp_path_factory.mktemp("base")
+    words = ["<unk>", "<s>", "</s>", *map(chr, range(33, 127))]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", chat_template=TEMPLATE
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_prefix_begins_as_the_instruction_itself(base: Path, tmp_path: Path) -> None:
+    tuned, tokenizer = wrap(base, RECIPES["v4"])
+    save(tuned, tmp_path, "base")
+    prefix = soft_from_path(tmp_path, limits=LIMITS).content.tensor()
+    ids = tokenizer(INSTRUCTION)["input_ids"][:VIRTUAL_TOKENS]
+    model: Any = tuned.get_base_model()
+    found = after_prefix(model, ROWS, prefix, tokenizer.eos_token_id)
+    wanted = after_rows(model, [ids + row for row in ROWS], None)
+    assert found[:, : wanted.shape[1]].tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("version", ["v2", "v4"])
+def test_only_what_is_learned_gets_a_gradient_and_a_step_against_it_helps(
+    base: Path, version: str
+) -> None:
+    tuned, tokenizer = wrap(base, RECIPES[version])
+    (learned,) = [p for p in tuned.parameters() if p.requires_grad]
+    batch = [("I was charged twice", "billing"), ("Where is it?", "shipping")]
+    before = batch_loss(tuned, tokenizer, batch)
+    before.backward()
+    with torch.no_grad():
+        learned -= 1e-3 * learned.grad
+    assert batch_loss(tuned, tokenizer, batch) < before
+
+
+def test_the_loss_after_a_prefix_is_the_one_that_peft_computes(base: Path) -> None:
+    tuned, tokenizer = wrap(base, RECIPES["v4"])
+    text, label = "Where is it?", "shipping"
+    target = [*tokenizer(label)["input_ids"], tokenizer.eos_token_id]
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True
+    )["input_ids"]
+    ids = torch.tensor([asked + target])
+    labels = torch.tensor([[-100] * len(asked) + target])
+    wanted = tuned(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+    torch.testing.assert_close(batch_loss(tuned, tokenizer, [(text, label)]), wanted)
+
+
+def test_half_a_prefix_is_kept_in_float16_and_near(base: Path, tmp_path: Path) -> None:
+    tuned, _ = wrap(base, RECIPES["v4"])
+    save(tuned, tmp_path / "whole", "base")
+    save(tuned, tmp_path / "half", "base", half=True)
+    whole = soft_from_path(tmp_path / "whole", limits=LIMITS).content.tensor()
+    half = soft_from_path(tmp_path / "half", limits=LIMITS).content.tensor()
+    assert half.dtype is torch.float16
+    torch.testing.assert_close(half.float(), whole, rtol=2**-11, atol=1e-7)
