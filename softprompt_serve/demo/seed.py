@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 PROMPTS: Final = Path(__file__).parent / "prompts"
 PROMPT: Final = "support"
-VERSIONS: Final = ("v1", "v2", "v3")
-"""What a server of the demo begins with; ``v4``, a prefix, is there to be imported."""
+VERSIONS: Final = ("v1", "v2", "v3", "v4")
+"""What a server of the demo begins with."""
 FIRST_PRODUCTION: Final = "v2"
 POLICY: Final = f"{PROMPT}-policy.yaml"
 EVIDENCE: Final = f"{PROMPT}-evidence"
