@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from mutations import MUTATIONS, QUICK, Mutation
+from mutation import Mutation
+from mutations import MUTATIONS, QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import mutate
 import pytest
-from mutations import MUTATIONS, QUICK, Mutation
+from mutation import Mutation
+from mutations import MUTATIONS, QUICK
 
 import softprompt_serve
 
