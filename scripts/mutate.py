@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from mutation import Mutation
 from mutations import MUTATIONS, QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from mutation import Mutation
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = "softprompt_serve"
