@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PLUGIN = "softprompt_serve"
 
+_RESERVED = "VLLM_CPU_NUM_OF_RESERVED_CPU"
+
 _LOADED_UNASKED = (
     "vllm.general_plugins",
     "vllm.platform_plugins",
@@ -73,11 +75,14 @@ def serve_arguments(
     return arguments
 
 
-def serve_environment(environ: dict[str, str]) -> dict[str, str]:
-    """What vLLM must find there: plugins, and how spans are sent.
+def serve_environment(environ: dict[str, str], arguments: Sequence[str] = ()) -> dict[str, str]:
+    """What vLLM must find there: plugins, how spans are sent, and how many cores are not its own.
 
     Our plugin must be named in ``VLLM_PLUGINS``, since it adds routes. Where that is not set vLLM
     loads every plugin that adds none; those stay named, too.
+
+    With any KV connector vLLM keeps one core more from the CPU's workers, for a transfer between
+    machines. Ours has none, so they keep what they would have without it: a core for each rank.
     """
     given = environ.get("VLLM_PLUGINS")
     if given is None:
@@ -85,7 +90,18 @@ def serve_environment(environ: dict[str, str]) -> dict[str, str]:
     else:
         found = [name for name in given.split(",") if name]
     plugins = ",".join(dict.fromkeys([*found, PLUGIN]))
-    return {"VLLM_PLUGINS": plugins} | vllm_tracing(environ)[1]
+    cores = environ.get(_RESERVED, _value(arguments, "--tensor-parallel-size", "-tp") or "1")
+    return {"VLLM_PLUGINS": plugins, _RESERVED: cores} | vllm_tracing(environ)[1]
+
+
+def _value(arguments: Sequence[str], *names: str) -> str | None:
+    """What a flag is given, attached or as the next argument; the last one counts."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, attached, value = argument.partition("=")
+        if name in names:
+            found = value if attached else following
+    return found
 
 
 def _names_model(arguments: Sequence[str]) -> bool:
@@ -105,7 +121,7 @@ def serve(arguments: Sequence[str]) -> None:
     settings = load_settings()
     seams.check_version(allow_unsupported=settings.allow_unsupported_vllm)
     protect(settings, os.environ)
-    os.environ.update(serve_environment(dict(os.environ)))
+    os.environ.update(serve_environment(dict(os.environ), arguments))
     os.environ.update(logs.logging_environment(settings, arguments, os.environ))
     if not _names_model(arguments):
         msg = "Name a model: softprompt-serve serve MODEL [flags of vllm serve]."

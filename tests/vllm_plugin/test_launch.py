@@ -12,6 +12,7 @@ from softprompt_serve.vllm_plugin import launch, seam, seams
 from softprompt_serve.vllm_plugin.seam import Seam
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
+RESERVED = "VLLM_CPU_NUM_OF_RESERVED_CPU"
 OURS = [
     "--enable-prompt-embeds",
     "--enable-prompt-tokens-details",
@@ -73,7 +74,22 @@ def test_the_given_arguments_are_not_changed() -> None:
     ],
 )
 def test_the_plugin_is_named_beside_others(before: str, after: str) -> None:
-    assert launch.serve_environment({"VLLM_PLUGINS": before}) == {"VLLM_PLUGINS": after}
+    assert launch.serve_environment({"VLLM_PLUGINS": before})["VLLM_PLUGINS"] == after
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "cores"),
+    [
+        ({}, ["model"], "1"),
+        ({}, ["model", "--tensor-parallel-size", "2"], "2"),
+        ({}, ["model", "-tp=4"], "4"),
+        ({RESERVED: "0"}, ["model", "-tp", "2"], "0"),
+    ],
+)
+def test_our_kv_connector_costs_the_workers_no_core(
+    environ: dict[str, str], arguments: list[str], cores: str
+) -> None:
+    assert launch.serve_environment(environ, arguments)[RESERVED] == cores
 
 
 def test_plugins_that_vllm_loads_unasked_stay_named() -> None:
@@ -142,7 +158,7 @@ def test_vllm_traces_to_where_we_do_unless_told_otherwise() -> None:
     assert launch.serve_arguments(given, environ) == [*given, *OURS]
     added = launch.serve_environment(environ)
     assert added["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "grpc"
-    assert launch.serve_environment({}).keys() == {"VLLM_PLUGINS"}
+    assert launch.serve_environment({}).keys() == {"VLLM_PLUGINS", RESERVED}
 
 
 @pytest.mark.usefixtures("_clean_environment")
