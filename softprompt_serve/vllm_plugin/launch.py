@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from importlib.metadata import entry_points
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import StartupRefused
@@ -97,7 +98,7 @@ def serve_environment(environ: dict[str, str], arguments: Sequence[str] = ()) ->
 def _value(arguments: Sequence[str], *names: str) -> str | None:
     """What a flag is given, attached or as the next argument; the last one counts."""
     found = None
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:]):
         name, attached, value = argument.partition("=")
         if name in names:
             found = value if attached else following

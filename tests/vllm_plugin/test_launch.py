@@ -110,6 +110,7 @@ def test_a_model_may_come_by_flag_or_configuration_file() -> None:
 @pytest.fixture
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_PLUGINS", "softprompt_serve")  # restored after the test
+    monkeypatch.setenv(RESERVED, "1")
 
 
 @pytest.mark.usefixtures("_clean_environment")
