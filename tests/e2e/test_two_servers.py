@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import safetensors.torch
 from e2e.conftest import TICKET, import_support
 from e2e.harness import BASE, Server
 from e2e.reference import Reference, safetensors_bytes
@@ -94,6 +95,15 @@ def test_two_api_servers_follow_each_others_changes(pair: Server, reference: Ref
         let_both_follow()
         wanted = reference.answer(visible, tensors[name], tokens=8)
         assert ask_each(pair, "shared") == {(f"shared@{name}", wanted)}
+    keys = reference.own_keys(reference.cycled("Speak of ships and the sea.", 9))
+    admin.imported("shared", safetensors.torch.save({"keys": keys}), version="deep")
+    admin.alias("shared", "production", "deep")
+    let_both_follow()
+    told = reference.greedy_after(keys, visible, tokens=8)
+    wanted = reference.tokenizer.decode(told, skip_special_tokens=True)
+    assert ask_each(pair, "shared") == {("shared@deep", wanted)}
+    admin.alias("shared", "production", "v1")
+    let_both_follow()
 
 
 def test_a_crash_loses_nothing_that_was_acknowledged(pair: Server, reference: Reference) -> None:
