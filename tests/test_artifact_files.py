@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from softprompt_serve.artifact import Limits, base, hard, soft_from_bytes, soft_from_path
+from softprompt_serve.artifact import Limits, base, hard, learned_from_bytes, learned_from_path
 from softprompt_serve.errors import BadRequest, TooLarge
 
 LIMITS = Limits(
@@ -25,7 +25,7 @@ LIMITS = Limits(
 
 def code_of(data: bytes, limits: Limits = LIMITS, filename: str = "rows.safetensors") -> str:
     with pytest.raises((BadRequest, TooLarge)) as refused:
-        soft_from_bytes(data, filename=filename, limits=limits)
+        learned_from_bytes(data, filename=filename, limits=limits)
     return refused.value.code
 
 
@@ -33,7 +33,7 @@ def code_of(data: bytes, limits: Limits = LIMITS, filename: str = "rows.safetens
 def test_a_file_of_one_tensor_becomes_a_soft_version(tmp_path: Path, dtype: torch.dtype) -> None:
     rows = torch.randn(5, 8).to(dtype)
     save_file({"anything": rows}, tmp_path / "rows.safetensors")
-    artifact = soft_from_path(tmp_path / "rows.safetensors", limits=LIMITS)
+    artifact = learned_from_path(tmp_path / "rows.safetensors", limits=LIMITS)
     assert artifact.content.kind == "soft"
     assert (artifact.content.virtual_tokens, artifact.content.hidden_size) == (5, 8)
     assert torch.equal(artifact.content.tensor(), rows)
@@ -42,21 +42,21 @@ def test_a_file_of_one_tensor_becomes_a_soft_version(tmp_path: Path, dtype: torc
 
 def test_the_tensor_s_name_and_the_file_s_metadata_do_not_change_the_digest() -> None:
     rows = torch.randn(2, 8)
-    one = soft_from_bytes(save({"a": rows}), filename=None, limits=LIMITS)
-    other = soft_from_bytes(save({"b": rows}, {"note": "x"}), filename="b.bin", limits=LIMITS)
+    one = learned_from_bytes(save({"a": rows}), filename=None, limits=LIMITS)
+    other = learned_from_bytes(save({"b": rows}, {"note": "x"}), filename="b.bin", limits=LIMITS)
     assert one.content == other.content
 
 
 def test_a_soft_version_may_carry_a_text() -> None:
     data = save({"a": torch.randn(2, 8)})
-    artifact = soft_from_bytes(data, filename=None, limits=LIMITS, text="Be brief.")
+    artifact = learned_from_bytes(data, filename=None, limits=LIMITS, text="Be brief.")
     assert artifact.content.text == "Be brief."
 
 
 @given(st.binary(max_size=200))
 def test_random_bytes_are_never_more_than_a_clear_refusal(data: bytes) -> None:
     with pytest.raises(BadRequest):
-        soft_from_bytes(data, filename=None, limits=LIMITS)
+        learned_from_bytes(data, filename=None, limits=LIMITS)
 
 
 @given(st.data())
@@ -66,7 +66,7 @@ def test_damaged_files_are_refused_or_still_hold_one_tensor(data: st.DataObject)
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
     code = "artifact_accepted"
     try:
-        content = soft_from_bytes(bytes(blob), filename=None, limits=LIMITS).content
+        content = learned_from_bytes(bytes(blob), filename=None, limits=LIMITS).content
     except BadRequest as error:
         code = error.code
     else:
@@ -84,7 +84,7 @@ def test_a_pickle_is_named_as_such_and_never_loaded(tmp_path: Path, filename: st
             return (Path.touch, (marker,))
 
     with pytest.raises(BadRequest, match="pickle") as refused:
-        soft_from_bytes(pickle.dumps(Payload()), filename=filename, limits=LIMITS)
+        learned_from_bytes(pickle.dumps(Payload()), filename=filename, limits=LIMITS)
     assert refused.value.code == "artifact_not_safetensors"
     assert not marker.exists()
 
@@ -92,7 +92,7 @@ def test_a_pickle_is_named_as_such_and_never_loaded(tmp_path: Path, filename: st
 def test_a_torch_checkpoint_is_named_as_such(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2, 8)}, tmp_path / "prompt.pt")
     with pytest.raises(BadRequest, match="torch checkpoint") as refused:
-        soft_from_path(tmp_path / "prompt.pt", limits=LIMITS)
+        learned_from_path(tmp_path / "prompt.pt", limits=LIMITS)
     assert refused.value.code == "artifact_not_safetensors"
 
 
@@ -101,7 +101,7 @@ def test_a_file_that_begins_like_a_pickle_but_is_safetensors_is_read() -> None:
     header = save({"a": rows})[8:-32].rstrip()
     blob = struct.pack("<Q", 0x280) + header.ljust(0x280) + rows.numpy().tobytes()
     assert blob.startswith(b"\x80\x02")
-    artifact = soft_from_bytes(blob, filename=None, limits=LIMITS)
+    artifact = learned_from_bytes(blob, filename=None, limits=LIMITS)
     assert torch.equal(artifact.content.tensor(), rows)
 
 
@@ -116,14 +116,14 @@ def test_a_header_of_a_great_many_tensors_is_refused_unread() -> None:
     )
     blob = struct.pack("<Q", len(header)) + header
     with pytest.raises(BadRequest, match="header") as refused:
-        soft_from_bytes(blob, filename=None, limits=LIMITS)
+        learned_from_bytes(blob, filename=None, limits=LIMITS)
     assert refused.value.code == "artifact_not_safetensors"
 
 
 def test_a_name_without_end_is_cut_in_the_message() -> None:
     data = save({"x" * 100_000: torch.ones(2, 8), "y": torch.ones(2, 8)})
     with pytest.raises(BadRequest) as refused:
-        soft_from_bytes(data, filename="f" * 100_000, limits=LIMITS)
+        learned_from_bytes(data, filename="f" * 100_000, limits=LIMITS)
     assert len(refused.value.message) < 1000
 
 
@@ -166,20 +166,20 @@ def test_a_value_that_overflows_in_the_model_s_dtype_is_refused() -> None:
 def test_a_value_that_overflows_only_elsewhere_is_accepted() -> None:
     rows = torch.full((2, 8), 1e5)
     limits = replace(LIMITS, model_dtype="bfloat16")
-    assert soft_from_bytes(save({"a": rows}), filename=None, limits=limits).content.dtype == (
+    assert learned_from_bytes(save({"a": rows}), filename=None, limits=limits).content.dtype == (
         "float32"
     )
 
 
 def test_one_visible_and_one_generated_token_must_fit_behind_the_virtual_ones() -> None:
     limits = replace(LIMITS, max_model_len=12)
-    assert soft_from_bytes(save({"a": torch.ones(10, 8)}), filename=None, limits=limits)
+    assert learned_from_bytes(save({"a": torch.ones(10, 8)}), filename=None, limits=limits)
     assert code_of(save({"a": torch.ones(11, 8)}), limits) == "artifact_too_long"
 
 
 def test_unknown_limits_are_not_checked() -> None:
     limits = Limits(None, None, 64, None, 100)
-    artifact = soft_from_bytes(save({"a": torch.ones(3, 5)}), filename=None, limits=limits)
+    artifact = learned_from_bytes(save({"a": torch.ones(3, 5)}), filename=None, limits=limits)
     assert artifact.content.shape == (3, 5)
 
 
@@ -196,12 +196,12 @@ def test_too_large_an_upload_is_refused_before_it_is_read() -> None:
 def test_too_large_a_file_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2, 8)}, tmp_path / "rows.safetensors")
     with pytest.raises(TooLarge):
-        soft_from_path(tmp_path / "rows.safetensors", limits=replace(LIMITS, max_bytes=64))
+        learned_from_path(tmp_path / "rows.safetensors", limits=replace(LIMITS, max_bytes=64))
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequest) as refused:
-        soft_from_path(tmp_path / "nothing", limits=LIMITS)
+        learned_from_path(tmp_path / "nothing", limits=LIMITS)
     assert refused.value.code == "artifact_unreadable"
 
 
@@ -227,5 +227,5 @@ def test_a_text_that_cannot_be_served_is_refused(text: str) -> None:
     assert refused.value.code == "artifact_bad_text"
     data = save({"a": torch.ones(2, 8)})
     with pytest.raises(BadRequest) as refused:
-        soft_from_bytes(data, filename=None, limits=LIMITS, text=text)
+        learned_from_bytes(data, filename=None, limits=LIMITS, text=text)
     assert refused.value.code == "artifact_bad_text"

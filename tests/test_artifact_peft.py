@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from softprompt_serve.artifact import Limits, soft_from_bytes, soft_from_path
+from softprompt_serve.artifact import Limits, learned_from_bytes, learned_from_path
 from softprompt_serve.errors import BadRequest
 
 LIMITS = Limits(16, "float32", 64, 128, 100)
@@ -107,7 +107,7 @@ def zipped(folder: Path, inside: str = "") -> bytes:
 
 def code_of(folder: Path, limits: Limits = LIMITS) -> str:
     with pytest.raises(BadRequest) as refused:
-        soft_from_path(folder, limits=limits)
+        learned_from_path(folder, limits=limits)
     return refused.value.code
 
 
@@ -115,7 +115,7 @@ def code_of(folder: Path, limits: Limits = LIMITS) -> str:
 def test_a_saved_adapter_gives_the_rows_that_peft_prepends(
     name: str, saved: dict[str, Path], rows: dict[str, torch.Tensor]
 ) -> None:
-    artifact = soft_from_path(saved[name], limits=LIMITS)
+    artifact = learned_from_path(saved[name], limits=LIMITS)
     assert torch.equal(artifact.content.tensor(), rows[name])
 
 
@@ -128,8 +128,8 @@ def test_a_raw_encoder_is_the_same_version_as_its_folded_checkpoint(
     saved: dict[str, Path],
     models: dict[str, peft.PeftModel],
 ) -> None:
-    raw = soft_from_path(make_raw(adapter(name), models[name], prefix), limits=LIMITS)
-    assert raw.content == soft_from_path(saved[name], limits=LIMITS).content
+    raw = learned_from_path(make_raw(adapter(name), models[name], prefix), limits=LIMITS)
+    assert raw.content == learned_from_path(saved[name], limits=LIMITS).content
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -144,13 +144,13 @@ def test_a_raw_encoder_folds_in_its_own_dtype(
     folder = make_raw(adapter(name), models[name], "")
     weights = load_file(folder / WEIGHTS)
     save_file({k: w.to(dtype) for k, w in weights.items()}, folder / WEIGHTS)
-    tensor = soft_from_path(folder, limits=LIMITS).content.tensor()
+    tensor = learned_from_path(folder, limits=LIMITS).content.tensor()
     assert tensor.dtype == dtype
     torch.testing.assert_close(tensor.float(), rows[name], atol=0.02, rtol=0.05)
 
 
 def test_what_the_adapter_declares_is_kept(saved: dict[str, Path]) -> None:
-    declared = soft_from_path(saved["lstm"], limits=LIMITS).declared
+    declared = learned_from_path(saved["lstm"], limits=LIMITS).declared
     assert declared["peft_type"] == "P_TUNING"
     assert declared["num_virtual_tokens"] == 6
     assert declared["token_dim"] == 16
@@ -160,14 +160,14 @@ def test_what_the_adapter_declares_is_kept(saved: dict[str, Path]) -> None:
 @pytest.mark.parametrize("inside", ["", "adapter/"])
 def test_a_zip_is_the_same_version_as_its_folder(inside: str, saved: dict[str, Path]) -> None:
     data = zipped(saved["mlp"], inside)
-    artifact = soft_from_bytes(data, filename="a.zip", limits=LIMITS)
-    assert artifact == soft_from_path(saved["mlp"], limits=LIMITS)
+    artifact = learned_from_bytes(data, filename="a.zip", limits=LIMITS)
+    assert artifact == learned_from_path(saved["mlp"], limits=LIMITS)
 
 
 def test_a_zip_on_disk_is_read_like_an_upload(saved: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(saved["mlp"]))
-    artifact = soft_from_path(tmp_path / "a.zip", limits=LIMITS)
-    assert artifact == soft_from_path(saved["mlp"], limits=LIMITS)
+    artifact = learned_from_path(tmp_path / "a.zip", limits=LIMITS)
+    assert artifact == learned_from_path(saved["mlp"], limits=LIMITS)
 
 
 @pytest.mark.parametrize("peft_type", ["LORA", "MULTITASK_PROMPT_TUNING", "IA3"])
@@ -221,7 +221,7 @@ def test_a_folder_with_pickled_weights_is_refused_by_that_name(
     torch.save(load_file(folder / WEIGHTS), folder / "adapter_model.bin")
     (folder / WEIGHTS).unlink()
     with pytest.raises(BadRequest, match=r"pickle.*adapter_model\.bin") as refused:
-        soft_from_path(folder, limits=LIMITS)
+        learned_from_path(folder, limits=LIMITS)
     assert refused.value.code == "artifact_not_safetensors"
 
 
@@ -229,7 +229,7 @@ def test_a_zip_with_pickled_weights_is_refused(adapter: Callable[[str], Path]) -
     folder = adapter("mlp")
     (folder / WEIGHTS).rename(folder / "adapter_model.bin")
     with pytest.raises(BadRequest) as refused:
-        soft_from_bytes(zipped(folder), filename="a.zip", limits=LIMITS)
+        learned_from_bytes(zipped(folder), filename="a.zip", limits=LIMITS)
     assert refused.value.code == "artifact_not_safetensors"
 
 
@@ -322,6 +322,6 @@ def test_links_between_files_of_a_local_folder_are_followed(
     folder = adapter("mlp")
     (folder / WEIGHTS).rename(tmp_path / "blob")
     (folder / WEIGHTS).symlink_to(tmp_path / "blob")
-    assert soft_from_path(folder, limits=LIMITS).content.virtual_tokens == 5
+    assert learned_from_path(folder, limits=LIMITS).content.virtual_tokens == 5
     mode = (folder / WEIGHTS).lstat().st_mode
     assert stat.S_ISLNK(mode)

@@ -15,7 +15,13 @@ from safetensors.torch import load_file, save, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config
 from transformers import Qwen3ForCausalLM as Qwen3
 
-from softprompt_serve.artifact import Content, KvShape, Limits, soft_from_bytes, soft_from_path
+from softprompt_serve.artifact import (
+    Content,
+    KvShape,
+    Limits,
+    learned_from_bytes,
+    learned_from_path,
+)
 from softprompt_serve.errors import BadRequest, TooLarge
 
 KV = KvShape(layers=3, kv_heads=2, head_dim=8)
@@ -100,13 +106,13 @@ def make_raw(folder: Path, model: peft.PeftModel, prefix: str = "") -> Path:
 
 def code_of(folder: Path, limits: Limits = LIMITS) -> str:
     with pytest.raises((BadRequest, TooLarge)) as refused:
-        soft_from_path(folder, limits=limits)
+        learned_from_path(folder, limits=limits)
     return refused.value.code
 
 
 def code_of_tensor(tensor: torch.Tensor, limits: Limits = LIMITS) -> str:
     with pytest.raises(BadRequest) as refused:
-        soft_from_bytes(save({"a": tensor}), filename=None, limits=limits)
+        learned_from_bytes(save({"a": tensor}), filename=None, limits=limits)
     return refused.value.code
 
 
@@ -115,7 +121,7 @@ def code_of_tensor(tensor: torch.Tensor, limits: Limits = LIMITS) -> str:
 def test_a_saved_adapter_gives_the_keys_and_values_that_peft_puts_before(
     base: str, name: str, saved: dict[tuple[str, str], Path]
 ) -> None:
-    content = soft_from_path(saved[base, name], limits=limits_of(base)).content
+    content = learned_from_path(saved[base, name], limits=limits_of(base)).content
     assert content.kind == "prefix"
     assert torch.equal(content.tensor(), put_before(saved[base, name], base))
 
@@ -129,8 +135,8 @@ def test_an_encoder_s_own_weights_are_the_same_version_as_its_checkpoint(
     saved: dict[tuple[str, str], Path],
     models: dict[tuple[str, str], peft.PeftModel],
 ) -> None:
-    raw = soft_from_path(make_raw(adapter(name), models["llama", name], prefix), limits=LIMITS)
-    assert raw.content == soft_from_path(saved["llama", name], limits=LIMITS).content
+    raw = learned_from_path(make_raw(adapter(name), models["llama", name], prefix), limits=LIMITS)
+    assert raw.content == learned_from_path(saved["llama", name], limits=LIMITS).content
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -141,26 +147,26 @@ def test_an_encoder_folds_in_its_own_dtype_as_peft_does(
     encoder = model.prompt_encoder["default"].to(dtype)
     folder = make_raw(adapter("projected"), model)
     expected = encoder(torch.arange(6).unsqueeze(0))[0].detach()
-    tensor = soft_from_path(folder, limits=LIMITS).content.tensor()
+    tensor = learned_from_path(folder, limits=LIMITS).content.tensor()
     assert torch.equal(tensor.permute(2, 0, 1, 3, 4).reshape(6, -1), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_file_of_one_tensor_of_five_dimensions_becomes_a_prefix(dtype: torch.dtype) -> None:
     tensor = torch.randn(3, 2, 5, 2, 8).to(dtype)
-    content = soft_from_bytes(save({"any": tensor}), filename=None, limits=LIMITS).content
+    content = learned_from_bytes(save({"any": tensor}), filename=None, limits=LIMITS).content
     assert (content.kind, content.virtual_tokens, content.hidden_size) == ("prefix", 5, 0)
     assert torch.equal(content.tensor(), tensor)
 
 
 def test_a_prefix_may_carry_a_text() -> None:
     data = save({"a": torch.ones(3, 2, 5, 2, 8)})
-    content = soft_from_bytes(data, filename=None, limits=LIMITS, text="Be brief.").content
+    content = learned_from_bytes(data, filename=None, limits=LIMITS, text="Be brief.").content
     assert (content.kind, content.text) == ("prefix", "Be brief.")
 
 
 def test_what_the_adapter_declares_is_kept(saved: dict[tuple[str, str], Path]) -> None:
-    declared = soft_from_path(saved["qwen3", "plain"], limits=limits_of("qwen3")).declared
+    declared = learned_from_path(saved["qwen3", "plain"], limits=limits_of("qwen3")).declared
     wanted = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 5, "num_layers": 3}
     assert declared.items() >= wanted.items()
     assert (declared["num_attention_heads"], declared["token_dim"]) == (2, 32)
@@ -192,7 +198,7 @@ def test_one_visible_and_one_generated_token_must_fit_behind_a_prefix() -> None:
 
 def test_a_refusal_names_the_shape_of_the_served_model() -> None:
     with pytest.raises(BadRequest, match=r"\[2, 2, 5, 2, 8\]; expected \[3, 2, n, 2, 8\]"):
-        soft_from_bytes(save({"a": torch.ones(2, 2, 5, 2, 8)}), filename=None, limits=LIMITS)
+        learned_from_bytes(save({"a": torch.ones(2, 2, 5, 2, 8)}), filename=None, limits=LIMITS)
 
 
 @given(st.lists(st.integers(0, 3), min_size=5, max_size=5))
@@ -200,11 +206,11 @@ def test_any_shape_is_taken_or_refused_where_the_model_s_is_not_known(shape: lis
     good = shape[1] == 2 and 0 not in shape
     data = save({"a": torch.ones(shape)})
     if good:
-        found = soft_from_bytes(data, filename=None, limits=UNKNOWN).content.shape
+        found = learned_from_bytes(data, filename=None, limits=UNKNOWN).content.shape
         assert found == tuple(shape)
         return
     with pytest.raises(BadRequest) as refused:
-        soft_from_bytes(data, filename=None, limits=UNKNOWN)
+        learned_from_bytes(data, filename=None, limits=UNKNOWN)
     assert refused.value.code in {"artifact_wrong_kv_shape", "artifact_no_rows"}
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from softprompt_serve.artifact import Limits, soft_from_bytes
+from softprompt_serve.artifact import Limits, learned_from_bytes
 from softprompt_serve.errors import BadRequest
 
 LIMITS = Limits(8, "float32", 64, 128, 100)
@@ -35,13 +35,13 @@ def make(files: dict[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DE
 
 def code_of(data: bytes, limits: Limits = LIMITS) -> str:
     with pytest.raises(BadRequest) as refused:
-        soft_from_bytes(data, filename="a.zip", limits=limits)
+        learned_from_bytes(data, filename="a.zip", limits=limits)
     return refused.value.code
 
 
 def test_a_good_zip_is_accepted() -> None:
     data = make({"README.md": b"x", "folder/": b"", "__MACOSX/adapter_config.json": b"x", **GOOD})
-    assert soft_from_bytes(data, filename=None, limits=LIMITS).content.shape == (2, 8)
+    assert learned_from_bytes(data, filename=None, limits=LIMITS).content.shape == (2, 8)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_bomb_is_refused_by_what_it_says_it_unpacks_to() -> None:
 def test_a_large_entry_that_shrank_to_nothing_is_refused() -> None:
     data = make({"adapter_config.json": CONFIG, "adapter_model.safetensors": bytes(2_000_000)})
     with pytest.raises(BadRequest, match="at most 100 times") as refused:
-        soft_from_bytes(data, filename="a.zip", limits=LIMITS)
+        learned_from_bytes(data, filename="a.zip", limits=LIMITS)
     assert refused.value.code == "artifact_bad_zip"
 
 
@@ -95,7 +95,7 @@ def test_too_long_a_configuration_is_not_unpacked() -> None:
     noise = random.Random(1).randbytes(1_100_000).hex().encode()
     data = make(GOOD | {"adapter_config.json": noise})
     with pytest.raises(BadRequest, match="in the zip has 2200000 bytes") as refused:
-        soft_from_bytes(data, filename="a.zip", limits=LIMITS)
+        learned_from_bytes(data, filename="a.zip", limits=LIMITS)
     assert refused.value.code == "artifact_bad_zip"
 
 
@@ -165,7 +165,7 @@ def test_any_damage_is_refused_with_a_code_or_harmless(data: st.DataObject) -> N
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
     code = "artifact_accepted"
     try:
-        content = soft_from_bytes(bytes(blob), filename=None, limits=LIMITS).content
+        content = learned_from_bytes(bytes(blob), filename=None, limits=LIMITS).content
     except BadRequest as error:
         code = error.code
     else:

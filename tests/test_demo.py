@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
 
-from softprompt_serve.artifact import KvShape, Limits, hard, soft_from_path
+from softprompt_serve.artifact import KvShape, Limits, hard, learned_from_path
 from softprompt_serve.demo import prepare, scoring, tickets
 from softprompt_serve.demo.choose_text import read_candidates
 from softprompt_serve.demo.evaluate import as_json, rows
@@ -102,13 +102,13 @@ def test_the_committed_prefix_is_finite_and_half_as_long_as_it_was_trained() -> 
 def test_a_committed_adapter_folder_is_accepted_as_an_artifact(
     name: str, shape: tuple[int, ...]
 ) -> None:
-    artifact = soft_from_path(PROMPTS / name, limits=LIMITS)
+    artifact = learned_from_path(PROMPTS / name, limits=LIMITS)
     assert artifact.content.shape == shape
     assert artifact.declared["base_model_name_or_path"] == "SmolLM2-135M-Instruct"
 
 
 def test_the_learned_versions_differ() -> None:
-    digests = {soft_from_path(PROMPTS / name, limits=LIMITS).content.digest for name in LEARNED}
+    digests = {learned_from_path(PROMPTS / name, limits=LIMITS).content.digest for name in LEARNED}
     assert len(digests) == len(LEARNED)
 
 

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from softprompt_serve.artifact import KvShape, Limits, soft_from_path
+from softprompt_serve.artifact import KvShape, Limits, learned_from_path
 from softprompt_serve.demo.adapters import batch_loss, save, wrap
 from softprompt_serve.demo.decode import after_prefix, after_rows
 from softprompt_serve.demo.recipes import INSTRUCTION, RECIPES, VIRTUAL_TOKENS
@@ -54,7 +54,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_prefix_begins_as_the_instruction_itself(base: Path, tmp_path: Path) -> None:
     tuned, tokenizer = wrap(base, RECIPES["v4"])
     save(tuned, tmp_path, "base")
-    prefix = soft_from_path(tmp_path, limits=LIMITS).content.tensor()
+    prefix = learned_from_path(tmp_path, limits=LIMITS).content.tensor()
     ids = tokenizer(INSTRUCTION)["input_ids"][:VIRTUAL_TOKENS]
     model: Any = tuned.get_base_model()
     found = after_prefix(model, ROWS, prefix, tokenizer.eos_token_id)
@@ -93,7 +93,7 @@ def test_half_a_prefix_is_kept_in_float16_and_near(base: Path, tmp_path: Path) -
     tuned, _ = wrap(base, RECIPES["v4"])
     save(tuned, tmp_path / "whole", "base")
     save(tuned, tmp_path / "half", "base", half=True)
-    whole = soft_from_path(tmp_path / "whole", limits=LIMITS).content.tensor()
-    half = soft_from_path(tmp_path / "half", limits=LIMITS).content.tensor()
+    whole = learned_from_path(tmp_path / "whole", limits=LIMITS).content.tensor()
+    half = learned_from_path(tmp_path / "half", limits=LIMITS).content.tensor()
     assert half.dtype is torch.float16
     torch.testing.assert_close(half.float(), whole, rtol=2**-11, atol=1e-7)

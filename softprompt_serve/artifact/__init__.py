@@ -5,7 +5,13 @@ Importing this package imports neither torch nor vLLM; only loading a tensor nee
 
 from softprompt_serve.artifact.checks import KvShape, Limits
 from softprompt_serve.artifact.content import Content, content_from_parts, digest_of
-from softprompt_serve.artifact.load import Artifact, base, hard, soft_from_bytes, soft_from_path
+from softprompt_serve.artifact.load import (
+    Artifact,
+    base,
+    hard,
+    learned_from_bytes,
+    learned_from_path,
+)
 
 __all__ = [
     "Artifact",
@@ -16,6 +22,6 @@ __all__ = [
     "content_from_parts",
     "digest_of",
     "hard",
-    "soft_from_bytes",
-    "soft_from_path",
+    "learned_from_bytes",
+    "learned_from_path",
 ]

@@ -40,7 +40,7 @@ class Artifact:
     declared: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def soft_from_path(path: Path, *, limits: Limits, text: str | None = None) -> Artifact:
+def learned_from_path(path: Path, *, limits: Limits, text: str | None = None) -> Artifact:
     """Load a ``.safetensors`` file, a PEFT adapter folder or a zip of one.
 
     Raises:
@@ -50,7 +50,7 @@ def soft_from_path(path: Path, *, limits: Limits, text: str | None = None) -> Ar
     try:
         if path.is_dir():
             return _from_folder(path, limits, text)
-        return soft_from_bytes(
+        return learned_from_bytes(
             _read_file(path, limits), filename=path.name, limits=limits, text=text
         )
     except OSError as error:
@@ -58,7 +58,7 @@ def soft_from_path(path: Path, *, limits: Limits, text: str | None = None) -> Ar
         raise BadRequest(msg, code="artifact_unreadable", param="tensor") from error
 
 
-def soft_from_bytes(
+def learned_from_bytes(
     data: bytes, *, filename: str | None, limits: Limits, text: str | None = None
 ) -> Artifact:
     """Load an uploaded file; its content decides what it is, ``filename`` is for messages.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softprompt_serve.artifact import base, hard, soft_from_bytes
+from softprompt_serve.artifact import base, hard, learned_from_bytes
 from softprompt_serve.errors import BadRequest, Conflict
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _read(
 ) -> Artifact:
     match kind:
         case None | "soft" | "prefix" if data is not None:
-            artifact = soft_from_bytes(data, filename=filename, limits=limits, text=text)
+            artifact = learned_from_bytes(data, filename=filename, limits=limits, text=text)
             found = artifact.content.kind
             if kind in {None, found}:
                 return artifact

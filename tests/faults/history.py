@@ -12,7 +12,7 @@ import requests
 import torch
 from safetensors.torch import save
 
-from softprompt_serve.artifact import Limits, soft_from_bytes
+from softprompt_serve.artifact import Limits, learned_from_bytes
 from softprompt_serve.testing import HIDDEN_SIZE
 
 State = dict[str, Any]
@@ -115,7 +115,7 @@ class History:
         name, seed = f"v{self.made}", self.chance.randrange(2**31)
         data = tensor(self.chance.randrange(1, 9), seed, self.hidden_size)
         limits = Limits(self.hidden_size, "float32", 64, 4096, 100)
-        digest = soft_from_bytes(data, filename=None, limits=limits).content.digest
+        digest = learned_from_bytes(data, filename=None, limits=limits).content.digest
 
         def becomes(state: State) -> State:
             state["versions"][name] = [digest, True, seed]

@@ -18,7 +18,7 @@ import torch
 from fuzz.admin import PROMPT, V1, running
 from safetensors.torch import save
 
-from softprompt_serve.artifact import Limits, soft_from_bytes
+from softprompt_serve.artifact import Limits, learned_from_bytes
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.release.bundle import unpack
 from softprompt_serve.release.records import parse_record
@@ -117,7 +117,7 @@ BOMBS = [
 def test_a_bomb_is_refused_for_less_than_two_mebibytes(make: Callable[[], bytes]) -> None:
     data = make()
     with at_most(2 * MIB), pytest.raises(BadRequest) as refused:
-        soft_from_bytes(data, filename="a", limits=LIMITS)
+        learned_from_bytes(data, filename="a", limits=LIMITS)
     assert refused.value.code.startswith("artifact_")
 
 
@@ -132,7 +132,7 @@ def test_a_bomb_is_no_bundle_for_less_than_two_mebibytes(make: Callable[[], byte
 def test_a_large_tensor_costs_a_few_times_its_bytes() -> None:
     data = save({"a": torch.ones(40 * MIB // 32, 8)})
     with at_most(4 * len(data)), pytest.raises(BadRequest):
-        soft_from_bytes(data, filename="a", limits=LIMITS)
+        learned_from_bytes(data, filename="a", limits=LIMITS)
 
 
 @pytest.mark.parametrize(

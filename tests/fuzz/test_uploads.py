@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import scored
 
-from softprompt_serve.artifact import Content, KvShape, Limits, soft_from_bytes
+from softprompt_serve.artifact import Content, KvShape, Limits, learned_from_bytes
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.release.bundle import Bundle, evaluation, pack, unpack
 from softprompt_serve.release.members import join, split
@@ -29,7 +29,7 @@ def refusal(data: bytes) -> SoftpromptError | None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            content = soft_from_bytes(data, filename="x.safetensors", limits=LIMITS).content
+            content = learned_from_bytes(data, filename="x.safetensors", limits=LIMITS).content
         except SoftpromptError as error:
             return error
     rows = content.virtual_tokens

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from server.conftest import tensor
 
-from softprompt_serve.artifact import soft_from_bytes
+from softprompt_serve.artifact import learned_from_bytes
 from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.registry.snapshot import Version
 from softprompt_serve.release.records import parse_record
@@ -88,7 +88,7 @@ async def started(tmp_path: Path, *, keep: bool = False, cached: bool = True) ->
 
 
 async def imported(service: Service, rows: int, seed: int = 0) -> Version:
-    artifact = soft_from_bytes(tensor(rows, seed), filename=None, limits=service.served.limits)
+    artifact = learned_from_bytes(tensor(rows, seed), filename=None, limits=service.served.limits)
     version, _ = await service.import_version("p", None, artifact, parse_record(None), None)
     return version
 
