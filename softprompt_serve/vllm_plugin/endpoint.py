@@ -98,7 +98,11 @@ class SoftpromptEndpoint:
         workers = EngineWorkers(engine)
         statuses = await probe.check_workers(workers)
         placeholder = placeholder_id(config)
-        refused = geometry.prefixes_refused(config) or _problem_of(statuses)
+        refused = (
+            probe.architecture_refused(config.model_config, self.settings)
+            or geometry.prefixes_refused(config)
+            or _problem_of(statuses)
+        )
         proof = await probe.prove_overlay(engine, workers, placeholder, deep=refused is None)
         refused = refused or probe.keys_refused(proof)
         self.state.probe = proof
@@ -114,7 +118,8 @@ class SoftpromptEndpoint:
             await service.keeping.prepare(service.snapshot, service.traffic)
         self._wire(service, engine, state, placeholder)
         self.state.service = service
-        for reason in filter(None, (service.served.soft_refused, service.served.prefix_refused)):
+        served = service.served
+        for reason in dict.fromkeys(filter(None, (served.soft_refused, served.prefix_refused))):
             logger.warning(reason)
         logger.info("softprompt-serve is ready: %s", self.state.probe)
 
@@ -144,7 +149,7 @@ class SoftpromptEndpoint:
                 kv=geometry.kv_shape(model) if prefix_refused is None else None,
             ),
             prefix_refused=prefix_refused,
-            soft_refused=probe.soft_prompts_refused(model, settings),
+            soft_refused=probe.architecture_refused(model, settings),
             siblings=(getattr(args, "api_server_count", 1) or 1) > 1,
         )
         return following(settings, catalogue, store, Residency(workers, store), served)

@@ -48,7 +48,10 @@ def prefixes_refused(config: Any) -> str | None:
     """
     model, cache = config.model_config, config.cache_config
     if not is_ours(config.kv_transfer_config):
-        return "Keys and values are off; SOFTPROMPT_DEEP_PROMPTS=true turns them on."
+        return (
+            "Keys and values are off: SOFTPROMPT_DEEP_PROMPTS=true turns them on where `softprompt-serve "
+            f"serve` starts the server, and {TRANSFER_FLAG} where `vllm serve` does (README)."
+        )
     found: Sequence[tuple[bool, str]] = (
         (model.use_mla, "its attention keeps one latent (MLA) instead of keys and values"),
         (model.is_hybrid or model.is_attention_free, "not all of its layers are attention"),

@@ -37,8 +37,8 @@ _ROWS = 3
 _IDLE_SECONDS = 10.0
 
 
-def soft_prompts_refused(model: Any, settings: Settings) -> str | None:
-    """Why this model gets no soft versions, or None: some models scale their embeddings.
+def architecture_refused(model: Any, settings: Settings) -> str | None:
+    """Why this model gets no learned versions, or None: some models scale their embeddings.
 
     The probe shows that rows arrive as stored. Whether rows that PEFT trained are stored as this
     architecture needs them, only a comparison with PEFT shows.
@@ -47,7 +47,7 @@ def soft_prompts_refused(model: Any, settings: Settings) -> str | None:
     if architecture in VERIFIED_ARCHITECTURES or settings.allow_unverified_architecture:
         return None
     return (
-        f"Soft prompts were not verified on {architecture}; "
+        f"Soft prompts and prefixes were not verified on {architecture}; "
         "SOFTPROMPT_ALLOW_UNVERIFIED_ARCHITECTURE=true serves them all the same."
     )
 
@@ -77,7 +77,8 @@ def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
         ),
         (
             config.kv_transfer_config is not None and not is_ours(config.kv_transfer_config),
-            "Another KV connector (--kv-transfer-config) may hash tokens without our salt; remove it.",
+            f"{_connector(config)} (--kv-transfer-config) may store blocks by their tokens alone, which "
+            "every version shares; remove it.",
         ),
         (
             is_ours(config.kv_transfer_config)
@@ -104,6 +105,10 @@ def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
         ),
     ]
     return [text for wrong, text in found if wrong]
+
+
+def _connector(config: Any) -> str:
+    return str(getattr(config.kv_transfer_config, "kv_connector", None) or "Another KV connector")
 
 
 def _is_on(environ: dict[str, str], name: str) -> bool:

@@ -14,7 +14,7 @@ from softprompt_serve.vllm_plugin.probe import (
     _difference,
     check_configuration,
     check_workers,
-    soft_prompts_refused,
+    architecture_refused,
 )
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
@@ -136,15 +136,15 @@ def model(architectures: list[str] | None) -> Any:
 
 def test_an_unverified_architecture_gets_no_soft_versions() -> None:
     assert "GemmaForCausalLM" in (
-        soft_prompts_refused(model(["GemmaForCausalLM"]), Settings()) or ""
+        architecture_refused(model(["GemmaForCausalLM"]), Settings()) or ""
     )
-    assert "unknown" in (soft_prompts_refused(model(None), Settings()) or "")
-    assert soft_prompts_refused(model(["LlamaForCausalLM"]), Settings()) is None
+    assert "unknown" in (architecture_refused(model(None), Settings()) or "")
+    assert architecture_refused(model(["LlamaForCausalLM"]), Settings()) is None
 
 
 def test_an_unverified_architecture_is_tried_where_a_setting_allows_it() -> None:
     settings = Settings(allow_unverified_architecture=True)
-    assert soft_prompts_refused(model(["GemmaForCausalLM"]), settings) is None
+    assert architecture_refused(model(["GemmaForCausalLM"]), settings) is None
 
 
 class Answers:
