@@ -12,9 +12,9 @@ from softprompt_serve.settings import Settings
 from softprompt_serve.vllm_plugin.geometry import CONNECTOR, CONNECTOR_MODULE
 from softprompt_serve.vllm_plugin.probe import (
     _difference,
+    architecture_refused,
     check_configuration,
     check_workers,
-    architecture_refused,
 )
 from softprompt_serve.vllm_plugin.worker import EXTENSION
 
