@@ -86,6 +86,7 @@ def serve(context: typer.Context) -> None:
       --enable-prompt-tokens-details
       --worker-extension-cls softprompt_serve.vllm_plugin.worker.SoftpromptWorker
       --scheduling-policy priority
+      --kv-transfer-config, with our own connector (unless SOFTPROMPT_DEEP_PROMPTS=false)
       and softprompt_serve in the variable VLLM_PLUGINS
 
     Settings of our own are SOFTPROMPT_* variables: docs/settings.md. The server is ready when

@@ -77,8 +77,7 @@ def _problems(config: Any, args: Any, environ: dict[str, str]) -> list[str]:
         ),
         (
             config.kv_transfer_config is not None and not is_ours(config.kv_transfer_config),
-            f"{_connector(config)} (--kv-transfer-config) may store blocks by their tokens alone; "
-            "remove it.",
+            f"{_connector(config)} (--kv-transfer-config) may know blocks by tokens alone; remove it.",
         ),
         (
             is_ours(config.kv_transfer_config)
