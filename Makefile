@@ -92,13 +92,14 @@ mutate: ## Break the overlay on purpose, 70 ways, and see that a test fails for 
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python scripts/mutate.py
 
-bench: ## Measure everything side by side; tables here, charts in .bench (an hour on 2 cores; RESULTS=)
+bench: ## Measure everything side by side; tables here, charts in .bench (two hours on 2 cores; RESULTS=)
 	@$(PYTHON) scripts/bootstrap.py --with demo
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --results "$(RESULTS)"
 	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets wide --dtype bfloat16 --results "$(RESULTS)"
 	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets transport --dtype bfloat16 --results "$(RESULTS)"
 	@$(BIN)/python benchmarks/load_tool.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/deep.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/mixed.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/swap.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/prefix.py --model "$(DEMO_MODEL)"

@@ -60,7 +60,7 @@ class Warming:
         self._keep = keep
         self._cached = cached
         self._more = more
-        self._known: dict[str, None] = {}
+        self._known: dict[str, bool] = {}  # digest → whether its keys and values were kept
         self._running: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
 
@@ -69,11 +69,12 @@ class Warming:
         new = {
             version.digest: version
             for version in versions
-            if version.digest not in self._known and self._pays(version)
+            if self._pays(version) and not self._is_warm(version)
         }
         if not new:
             return
-        self._known = dict(list((self._known | dict.fromkeys(new)).items())[-_REMEMBERED:])
+        known = self._known | dict.fromkeys(new, False)
+        self._known = dict(list(known.items())[-_REMEMBERED:])
         task = asyncio.create_task(self._warm(list(new.values())), name="softprompt-warming")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -89,20 +90,27 @@ class Warming:
                 logger.warning("%s could not be warmed up: %s", version.label, error)
 
     def _pays(self, version: Version) -> bool:
-        if self._keep and version.kind == "soft":
-            return True
-        return self._cached and version.virtual_tokens >= self._block
+        """Whether it computes anything that can be spared; a prefix doesn't."""
+        if version.kind != "soft":
+            return False
+        return self._keep or (self._cached and version.virtual_tokens >= self._block)
+
+    def _is_warm(self, version: Version) -> bool:
+        """Whether it was done before; what was kept then may have been evicted since."""
+        kept = self._known.get(version.digest)
+        return kept is not None and (not kept or self._residency.has_keys(version))
 
     async def _run(self, version: Version) -> None:
         lease = self._residency.lease(version)
         try:
             await self._residency.ensure(version)
-            if self._keep and version.kind == "soft":
+            if self._keep:
                 # A salt of its own, so that all is computed and nothing is found.
                 salt = salt_for(version.digest, secrets.token_hex(8))
                 await self._send(Reference(version.digest, version.virtual_tokens, "caught"), salt)
                 await self._residency.refresh()
                 if self._residency.has_keys(version):
+                    self._known[version.digest] = True
                     return
             if self._cached and version.virtual_tokens >= self._block:
                 await self._send(Reference.to(version), salt_for(version.digest, None))

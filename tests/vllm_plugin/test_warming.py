@@ -189,6 +189,21 @@ async def test_a_bank_without_room_leaves_the_prefix_cache(tmp_path: Path) -> No
         assert not service.residency.has_keys(version)
 
 
+async def test_keys_and_values_that_were_evicted_are_made_again_at_the_next_change(
+    tmp_path: Path,
+) -> None:
+    async with started(tmp_path, keep=True) as (service, engine, _):
+        version = await imported(service, 2)
+        await service.set_alias("p", "production", "v1", None)
+        await service.set_alias("p", "candidate", "v1", None)
+        assert len(engine.sent) == 1
+        workers_of(service).lose(keys_of(version.digest))
+        await service.residency.refresh()
+        await service.set_alias("p", "baseline", "v1", None)
+        assert len(engine.sent) == 2
+        assert service.residency.has_keys(version)
+
+
 async def test_an_unloaded_versions_keys_and_values_go_with_it(tmp_path: Path) -> None:
     async with started(tmp_path, keep=True) as (service, _, _):
         version = await imported(service, 2)
