@@ -77,7 +77,7 @@ class Server:
             **{k: v for k, v in os.environ.items() if not k.startswith(("SOFTPROMPT_", "VLLM_"))},
             "SOFTPROMPT_HOME": str(self.home),
             "SOFTPROMPT_PROMOTION_GATES": "off",  # most tests are about something else
-            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # two cores, and little else to do meanwhile
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",  # as `serve` has it; plain vLLM would take more
             **self.environment,
         }
         with self.log.open("ab") as log:
