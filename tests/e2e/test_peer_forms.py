@@ -31,7 +31,6 @@ FUNCTION = {"name": "sort_ticket", "description": "Sort a ticket", "parameters":
 TOOL = {"type": "function", "function": FUNCTION}
 NAMED = {"type": "function", "function": {"name": "sort_ticket"}}
 LOGPROBS = ".choices[].logprobs"
-CALLS = ".choices[].message.tool_calls"
 CALL_DELTA = ".choices[].delta.tool_calls[].function.arguments"
 
 GIVEN: dict[str, dict[str, Any]] = {
