@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.artifact import KvShape, Limits, content_from_parts
-from softprompt_serve.bank.slots import Slots
+from softprompt_serve.bank.slots import Slots, rows_of
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.registry.catalog import Catalogue
 from softprompt_serve.registry.database import url_of
@@ -54,13 +54,19 @@ class FakeWorkers:
     """
 
     def __init__(
-        self, capacity: int = 1024, *, hidden_size: int = HIDDEN_SIZE, ranks: int = 1
+        self,
+        capacity: int = 1024,
+        *,
+        hidden_size: int = HIDDEN_SIZE,
+        kv: KvShape = KV,
+        ranks: int = 1,
     ) -> None:
         self.slots = Slots(capacity)
         self.host: dict[str, int] = {}
         self.calls: list[tuple[str, str]] = []
         self.failure: SoftpromptError | None = None
         self.hidden_size = hidden_size
+        self.kv = kv
         self.ranks = ranks
 
     def lose(self, digest: str) -> None:
@@ -78,8 +84,9 @@ class FakeWorkers:
                 f"the model has {self.hidden_size}."
             )
             raise BadRequest(msg, code="artifact_wrong_hidden_size")
-        _, evicted = self.slots.place(content.digest, content.virtual_tokens, keep=keep)
-        self.host[content.digest] = content.virtual_tokens
+        rows = rows_of(content.shape or (), self.hidden_size)
+        _, evicted = self.slots.place(content.digest, rows, keep=keep)
+        self.host[content.digest] = rows
         return evicted
 
     async def restore(self, digest: str, keep: Collection[str]) -> bool:
@@ -173,7 +180,7 @@ def service_for_tests(
             max_virtual_tokens=settings.max_virtual_tokens,
             max_model_len=max_model_len,
             max_text_chars=settings.max_text_chars,
-            kv=KV,
+            kv=workers.kv,
         ),
     )
     return following(settings, catalogue, store, Residency(workers, store), served)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from softprompt_serve.artifact.checks import KvShape
 from softprompt_serve.cli.client import Api
 from softprompt_serve.demo import bbh, bbh_items
 from softprompt_serve.demo.scoring import wilson
@@ -130,7 +131,7 @@ def test_a_server_takes_the_evidence_and_promotes_on_it(tmp_path: Path) -> None:
     service = service_for_tests(
         tmp_path,
         settings=settings_for_tests(tmp_path, promotion_gates="enforce"),
-        workers=FakeWorkers(hidden_size=576),
+        workers=FakeWorkers(hidden_size=576, kv=KvShape(30, 3, 64)),
         identity=RUNS["bbh"].base,
     )
     with serving(app_for_tests(service)) as url, Api(url, ADMIN_TOKEN) as api:

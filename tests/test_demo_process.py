@@ -25,6 +25,7 @@ FAKE_SERVER = """
 import os, subprocess, sys
 from pathlib import Path
 import uvicorn
+from softprompt_serve.artifact.checks import KvShape
 from softprompt_serve.demo.prepare import MODEL_NAME
 from softprompt_serve.demo.serve import BASE_REVISION
 from softprompt_serve.release.records import BaseModelIdentity
@@ -34,7 +35,8 @@ port, home = int(sys.argv[1]), Path(os.environ["SOFTPROMPT_HOME"])
 engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 (home / "pids").write_text(f"{os.getpid()} {engine.pid}")
 identity = BaseModelIdentity(name=MODEL_NAME, revision=BASE_REVISION)
-service = service_for_tests(home, workers=FakeWorkers(hidden_size=576), identity=identity)
+workers = FakeWorkers(hidden_size=576, kv=KvShape(30, 3, 64))
+service = service_for_tests(home, workers=workers, identity=identity)
 uvicorn.run(app_for_tests(service), host="127.0.0.1", port=port)
 """
 
