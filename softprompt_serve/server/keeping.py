@@ -9,7 +9,7 @@ from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.server.residency import restore_all
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from softprompt_serve.registry.snapshot import Snapshot, Version
     from softprompt_serve.server.residency import Residency
@@ -70,19 +70,31 @@ def needed(snapshot: Snapshot, traffic: Snapshot) -> list[Version]:
     return list((found | {version.label: version for version in traffic.in_production()}).values())
 
 
-def fitting(versions: Iterable[Version], pinned: Collection[str], rows: int) -> list[Version]:
-    """Those soft ones of ``versions``, in order, that a bank of so many rows can hold together.
+def fitting(
+    versions: Iterable[Version],
+    pinned: Collection[str],
+    rows: int,
+    size: Callable[[Version], int],
+) -> list[Version]:
+    """Those learned ones of ``versions``, in order, that a bank of so many rows can hold together.
 
     What is pinned is among them in any case. Nothing is there that would have to leave for another
     one: of ten thousand that are wanted, a bank for a hundred loads a hundred, the first ones.
+
+    Args:
+        versions: what is wanted, the most urgent first.
+        pinned: digests of those that must be there.
+        rows: of the bank.
+        size: rows that a version takes.
     """
     found: list[Version] = []
     seen: set[str] = set()
     for version in versions:
-        if version.kind != "soft" or version.digest in seen:
+        if not version.learned or version.digest in seen:
             continue
-        if version.digest in pinned or version.virtual_tokens <= rows:
+        taken = size(version)
+        if version.digest in pinned or taken <= rows:
             found.append(version)
             seen.add(version.digest)
-            rows -= version.virtual_tokens
+            rows -= taken
     return found

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from softprompt_serve.bank.slots import rows_of
 from softprompt_serve.errors import BadRequest, Conflict
 from softprompt_serve.release.drift import Prints, drift
 from softprompt_serve.router.ask import OTHER
 
 if TYPE_CHECKING:
     from softprompt_serve.artifact import Limits
+    from softprompt_serve.registry.snapshot import Version
     from softprompt_serve.release.records import BaseModelIdentity, ReleaseRecord
 
 
@@ -40,6 +42,13 @@ class Served:
         return (
             on if drift(record.to_json(), (), self.identity) is None and any(on.parts()) else None
         )
+
+    def rows_of(self, version: Version) -> int:
+        """Rows of the bank that a learned version takes; 0 for others."""
+        kv, hidden = self.limits.kv, self.limits.hidden_size
+        if version.kind != "prefix" or kv is None or hidden is None:
+            return version.virtual_tokens
+        return rows_of((kv.layers, 2, version.virtual_tokens, kv.kv_heads, kv.head_dim), hidden)
 
     def check_kind(self, kind: str) -> None:
         """Refuse soft versions on a model that gets none, and prefixes likewise.

@@ -103,7 +103,9 @@ class Service:
         self.snapshot = await asyncio.to_thread(self.catalogue.snapshot)
         self.traffic = await asyncio.to_thread(self.verifying.look, self.snapshot)
         self.keeping.pin(self.snapshot, self.traffic)
-        wanted = fitting(self.snapshot.by_urgency(), self.residency.pinned, rows)
+        wanted = fitting(
+            self.snapshot.by_urgency(), self.residency.pinned, rows, self.served.rows_of
+        )
         await self.keeping.restore(wanted)
         await self.feed.start()
         for companion in self.companions:

@@ -12,7 +12,7 @@ from server.answers import V1, VERSIONS, code_of
 
 from softprompt_serve.release.bundle import unpack
 from softprompt_serve.release.records import BaseModelIdentity
-from softprompt_serve.testing import KV
+from softprompt_serve.testing import KV, FakeWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,3 +128,15 @@ async def test_a_prefix_made_for_another_base_model_is_set_aside(serve: Serve) -
     async with serve(identity=replace(old, fingerprint="b" * 64)) as api:
         version = (await api.client.get(f"{VERSIONS}/v2")).json()
         assert "imported on weights" in version["unverified"]
+
+
+async def test_a_restart_loads_it_and_counts_all_its_rows(serve: Serve) -> None:
+    """Three tokens of it take twelve rows here, beside which one of two soft versions has room."""
+    async with serve(workers=FakeWorkers(capacity=14)) as api:
+        for seed in (1, 2):
+            await api.import_soft(2, seed)
+        await upload(api, version="deep")
+    async with serve(workers=FakeWorkers(capacity=14)) as api:
+        resident = sorted(slot.rows for slot in api.workers.slots.resident())
+        assert resident == [2, 12]
+        assert api.workers.calls.count(("status", "")) == 1  # nothing was loaded for another
