@@ -26,6 +26,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Qwen3ForCausalLM": {"model_type": "qwen3"},
     "MistralForCausalLM": {"model_type": "mistral", "sliding_window": None},
 }
+RANKS = {"Qwen3ForCausalLM": 1, "MistralForCausalLM": 2}
+"""Workers of each engine: two of them share out the heads, one each."""
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -34,10 +36,18 @@ def served(
 ) -> Iterator[tuple[Server, Reference]]:
     home = tmp_path_factory.mktemp(request.param)
     checkpoint = tiny.make(home / "model", model, **ARCHITECTURES[request.param])
+    ranks = RANKS[request.param]
     server = Server(
         checkpoint,
         home,
-        flags=("--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"),
+        flags=(
+            *("--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"),
+            *("--tensor-parallel-size", str(ranks)),
+        ),
+        environment={
+            "VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(ranks))),
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        },
     )
     reference = Reference(checkpoint)
     assert reference.model.config.architectures == [request.param]
@@ -78,6 +88,7 @@ def test_rows_and_keys_of_any_length_answer_as_transformers_does(
 ) -> None:
     server, reference = served
     admin = server.admin()
+    assert all(worker["deep"] for worker in admin.workers())
     for n in SIZES:
         ids = visible(reference, seed=n)
         rows = reference.random_rows(n, seed=n)
