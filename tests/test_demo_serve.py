@@ -20,6 +20,7 @@ from softprompt_serve.demo import child, serve
 from softprompt_serve.demo.seed import EVIDENCE, POLICY, PROMPTS, UNPROVEN, seed
 from softprompt_serve.demo.words import curl, ready_text
 from softprompt_serve.errors import StartupRefused
+from softprompt_serve.flags import flag
 from softprompt_serve.release.evidence_shapes import parse_run
 from softprompt_serve.release.gates import Subject, judge, to_text
 from softprompt_serve.release.policy import parse_policy
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 def test_on_a_cpu_the_server_computes_in_float32(tmp_path: Path) -> None:
     started = serve.command(tmp_path, "127.0.0.1", 8000, [], cpu=True)
-    assert serve.flag(started, "--dtype") == "float32"
+    assert flag(started, "--dtype") == "float32"
 
 
 def test_on_a_gpu_the_models_own_dtype_stays(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_on_a_gpu_the_models_own_dtype_stays(tmp_path: Path) -> None:
 def test_the_users_flags_come_last_and_so_overrule_ours(tmp_path: Path) -> None:
     started = serve.command(tmp_path, "127.0.0.1", 8000, ["--max-num-seqs", "2"], cpu=True)
     assert started[-2:] == ["--max-num-seqs", "2"]
-    assert serve.flag(started, "--max-num-seqs") == "2"
+    assert flag(started, "--max-num-seqs") == "2"
 
 
 def test_what_the_user_set_in_the_environment_stays() -> None:

@@ -26,6 +26,7 @@ from softprompt_serve.demo.prepare import MODEL_NAME, is_prepared
 from softprompt_serve.demo.seed import seed
 from softprompt_serve.demo.words import ready_text
 from softprompt_serve.errors import SoftpromptError, StartupRefused
+from softprompt_serve.flags import flag
 from softprompt_serve.server.auth import stored_token
 from softprompt_serve.settings import Settings, load_settings
 from softprompt_serve.vllm_plugin.seams import installed_vllm
@@ -62,20 +63,6 @@ def environment(given: Mapping[str, str], *, cpu: bool) -> dict[str, str]:
     if cpu:
         ours["VLLM_CPU_KVCACHE_SPACE"] = "2"
     return ours | dict(given)
-
-
-def flag(flags: Sequence[str], name: str) -> str | None:
-    """The value of the last ``--name value`` or ``--name=value``; ``_`` counts as ``-``."""
-    found = None
-    for position, given in enumerate(flags):
-        spelled, equals, value = given.partition("=")
-        if spelled.replace("_", "-") != name:
-            continue
-        if equals:
-            found = value
-        elif position + 1 < len(flags):
-            found = flags[position + 1]
-    return found
 
 
 def where(flags: Sequence[str], port: int) -> tuple[str, int]:

@@ -11,10 +11,10 @@ import json
 import os
 import sys
 from importlib.metadata import entry_points
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from softprompt_serve.errors import StartupRefused
+from softprompt_serve.flags import flag
 from softprompt_serve.settings import load_settings
 from softprompt_serve.telemetry.otlp import vllm_tracing
 from softprompt_serve.telemetry.redaction import protect
@@ -91,18 +91,8 @@ def serve_environment(environ: dict[str, str], arguments: Sequence[str] = ()) ->
     else:
         found = [name for name in given.split(",") if name]
     plugins = ",".join(dict.fromkeys([*found, PLUGIN]))
-    cores = environ.get(_RESERVED, _value(arguments, "--tensor-parallel-size", "-tp") or "1")
+    cores = environ.get(_RESERVED, flag(arguments, "--tensor-parallel-size", "-tp") or "1")
     return {"VLLM_PLUGINS": plugins, _RESERVED: cores} | vllm_tracing(environ)[1]
-
-
-def _value(arguments: Sequence[str], *names: str) -> str | None:
-    """What a flag is given, attached or as the next argument; the last one counts."""
-    found = None
-    for argument, following in zip_longest(arguments, arguments[1:]):
-        name, attached, value = argument.partition("=")
-        if name in names:
-            found = value if attached else following
-    return found
 
 
 def _names_model(arguments: Sequence[str]) -> bool:
