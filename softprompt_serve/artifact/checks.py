@@ -27,6 +27,10 @@ class KvShape:
     kv_heads: int
     head_dim: int
 
+    def of(self, tokens: int) -> tuple[int, ...]:
+        """The shape of so many tokens' keys and values."""
+        return self.layers, KEYS_AND_VALUES, tokens, self.kv_heads, self.head_dim
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

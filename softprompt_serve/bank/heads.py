@@ -10,45 +10,41 @@ from softprompt_serve.errors import BadRequest
 if TYPE_CHECKING:
     import torch
 
+    from softprompt_serve.artifact import KvShape
+
 
 @dataclass(frozen=True, slots=True)
 class Heads:
     """A worker's part of ``[layers, 2, n, kv_heads, head_dim]``.
 
     Attributes:
-        layers: of the whole model.
-        kv_heads: of the whole model.
-        head_dim: of each head.
+        whole: the model's.
         first: the worker's first head.
         count: how many it holds.
     """
 
-    layers: int
-    kv_heads: int
-    head_dim: int
-    first: int = 0
-    count: int = 0
+    whole: KvShape
+    first: int
+    count: int
 
     @classmethod
-    def of_rank(
-        cls, layers: int, kv_heads: int, head_dim: int, *, rank: int = 0, ranks: int = 1
-    ) -> Heads:
+    def of_rank(cls, whole: KvShape, *, rank: int = 0, ranks: int = 1) -> Heads:
         """What a rank holds; ranks beyond the number of heads share them, as the model's layers do."""
-        count = max(1, kv_heads // ranks)
-        first = rank * count if kv_heads >= ranks else rank // (ranks // kv_heads)
-        return cls(layers, kv_heads, head_dim, first, count)
+        count = max(1, whole.kv_heads // ranks)
+        first = rank * count if whole.kv_heads >= ranks else rank // (ranks // whole.kv_heads)
+        return cls(whole, first, count)
 
-    def of(self, whole: torch.Tensor) -> torch.Tensor:
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The worker's part of keys and values ``[layers, 2, n, kv_heads, head_dim]``.
 
         Raises:
             BadRequest: ``artifact_wrong_kv_shape``.
         """
-        layers, two, _, heads, size = whole.shape
-        if (layers, two, heads, size) != (self.layers, 2, self.kv_heads, self.head_dim):
+        whole = self.whole
+        if tuple(tensor.shape) != whole.of(tensor.shape[2]):
             msg = (
-                f"The keys and values have shape {list(whole.shape)}, the model's have "
-                f"[{self.layers}, 2, n, {self.kv_heads}, {self.head_dim}]."
+                f"The keys and values have shape {list(tensor.shape)}, the model's have "
+                f"[{whole.layers}, 2, n, {whole.kv_heads}, {whole.head_dim}]."
             )
             raise BadRequest(msg, code="artifact_wrong_kv_shape")
-        return whole[:, :, :, self.first : self.first + self.count].contiguous()
+        return tensor[:, :, :, self.first : self.first + self.count].contiguous()

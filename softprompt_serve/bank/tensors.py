@@ -1,8 +1,9 @@
 """The slab on a device, and the host tier behind it.
 
 Two kinds of payload share the slab, and so one budget: a soft version's rows, and a prefix's keys
-and values, which fill as many rows as they have values for. One :class:`Bank` lives in each worker process. Its owner is the worker's thread: vLLM runs RPCs
-between steps, so a load never races a forward pass.
+and values, which fill as many rows as they have values for. One :class:`Bank` lives in each worker
+process. Its owner is the worker's thread: vLLM runs RPCs between steps, so a load never races a
+forward pass.
 """
 
 from __future__ import annotations

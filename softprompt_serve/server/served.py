@@ -48,7 +48,7 @@ class Served:
         kv, hidden = self.limits.kv, self.limits.hidden_size
         if version.kind != "prefix" or kv is None or hidden is None:
             return version.virtual_tokens
-        return rows_of((kv.layers, 2, version.virtual_tokens, kv.kv_heads, kv.head_dim), hidden)
+        return rows_of(kv.of(version.virtual_tokens), hidden)
 
     def check_kind(self, kind: str) -> None:
         """Refuse soft versions on a model that gets none, and prefixes likewise.

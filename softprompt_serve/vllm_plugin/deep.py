@@ -125,7 +125,9 @@ class DeepPrompts(KVConnectorBase_V1, SupportsHMA):
         layers = [found[name] for name in sorted(kv_caches, key=_number)]
         self._layers = layers
         heads = OVERLAY.bank.heads if OVERLAY.bank is not None else None
-        if heads is not None and (problem := _problem(layers, heads.layers, self._kv_cache_config)):
+        if heads is not None and (
+            problem := _problem(layers, heads.whole.layers, self._kv_cache_config)
+        ):
             logger.warning("This worker takes no keys and values: %s", problem)
             OVERLAY.deep_problem = problem
             OVERLAY.bank.heads = None  # type: ignore[union-attr]

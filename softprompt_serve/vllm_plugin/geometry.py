@@ -23,19 +23,13 @@ def heads_of(config: Any) -> Heads | None:
     """The part of a prefix that this worker holds; None where prefixes are refused."""
     if prefixes_refused(config) is not None:
         return None
-    model, parallel = config.model_config, config.parallel_config
-    ranks = parallel.tensor_parallel_size
-    return Heads.of_rank(
-        model.get_total_num_hidden_layers(),
-        model.get_total_num_kv_heads(),
-        model.get_head_size(),
-        rank=parallel.rank % ranks,
-        ranks=ranks,
-    )
+    ranks = config.parallel_config.tensor_parallel_size
+    rank = config.parallel_config.rank % ranks
+    return Heads.of_rank(kv_shape(config.model_config), rank=rank, ranks=ranks)
 
 
 def kv_shape(model: Any) -> KvShape:
-    """What an upload is compared with."""
+    """What one token leaves in the cache of vLLM's ``ModelConfig``."""
     return KvShape(
         model.get_total_num_hidden_layers(), model.get_total_num_kv_heads(), model.get_head_size()
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from softprompt_serve.artifact import KvShape
 from softprompt_serve.bank.heads import Heads
 from softprompt_serve.errors import BadRequest
 
 LAYERS, HEADS, DIM = 2, 4, 3
+WHOLE = KvShape(LAYERS, HEADS, DIM)
 
 
 def whole(tokens: int = 5) -> torch.Tensor:
@@ -17,27 +19,22 @@ def whole(tokens: int = 5) -> torch.Tensor:
 
 def test_one_worker_holds_everything() -> None:
     tensor = whole()
-    assert torch.equal(Heads.of_rank(LAYERS, HEADS, DIM).of(tensor), tensor)
+    assert torch.equal(Heads.of_rank(WHOLE).of(tensor), tensor)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_heads_out_in_order(ranks: int) -> None:
     tensor = whole()
-    parts = [
-        Heads.of_rank(LAYERS, HEADS, DIM, rank=rank, ranks=ranks).of(tensor)
-        for rank in range(ranks)
-    ]
+    parts = [Heads.of_rank(WHOLE, rank=rank, ranks=ranks).of(tensor) for rank in range(ranks)]
     assert torch.equal(torch.cat(parts, dim=3), tensor)
     assert all(part.is_contiguous() for part in parts)
 
 
 def test_more_ranks_than_heads_share_each_head() -> None:
     tensor = whole()
-    firsts = [Heads.of_rank(LAYERS, HEADS, DIM, rank=r, ranks=8).first for r in range(8)]
+    firsts = [Heads.of_rank(WHOLE, rank=r, ranks=8).first for r in range(8)]
     assert firsts == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert torch.equal(
-        Heads.of_rank(LAYERS, HEADS, DIM, rank=3, ranks=8).of(tensor), tensor[:, :, :, 1:2]
-    )
+    assert torch.equal(Heads.of_rank(WHOLE, rank=3, ranks=8).of(tensor), tensor[:, :, :, 1:2])
 
 
 @pytest.mark.parametrize(
@@ -45,5 +42,5 @@ def test_more_ranks_than_heads_share_each_head() -> None:
 )
 def test_another_models_keys_and_values_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadRequest, match=r"the model's have \[2, 2, n, 4, 3\]") as caught:
-        Heads.of_rank(LAYERS, HEADS, DIM).of(torch.zeros(shape))
+        Heads.of_rank(WHOLE).of(torch.zeros(shape))
     assert caught.value.code == "artifact_wrong_kv_shape"

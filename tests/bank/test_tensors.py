@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from softprompt_serve.artifact import Content
+from softprompt_serve.artifact import Content, KvShape
 from softprompt_serve.bank.heads import Heads
 from softprompt_serve.bank.tensors import Bank
 from softprompt_serve.errors import BadRequest, Conflict, Unavailable
@@ -233,7 +233,7 @@ def test_verify_finds_nothing_after_evictions_and_restores() -> None:
     assert bank_.verify() == ()
 
 
-HEADS = Heads.of_rank(3, 2, 5)
+HEADS = Heads.of_rank(KvShape(3, 2, 5))
 
 
 def deep_bank(capacity: int = 64, *, host_bytes: int = 1 << 20) -> Bank:

@@ -11,6 +11,7 @@ from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 
+from softprompt_serve.artifact import KvShape
 from softprompt_serve.artifact.content import keys_of
 from softprompt_serve.bank.heads import Heads
 from softprompt_serve.bank.tensors import Bank
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from softprompt_serve.vllm_plugin.reference import Way
 
 BLOCK, LAYERS, HEADS, DIM = 4, 2, 2, 3
+WHOLE = KvShape(LAYERS, HEADS, DIM)
 
 
 class Impl:
@@ -63,7 +65,7 @@ def overlay(monkeypatch: pytest.MonkeyPatch) -> Overlay:
         dtype=torch.float32,
         device=torch.device("cpu"),
         host_bytes=0,
-        heads=Heads.of_rank(LAYERS, HEADS, DIM),
+        heads=Heads.of_rank(WHOLE),
     )
     monkeypatch.setattr(module, "OVERLAY", found)
     return found
@@ -284,7 +286,7 @@ def config(**changes: Any) -> Any:
 
 
 def test_each_rank_holds_its_heads() -> None:
-    assert geometry.heads_of(config()) == Heads(LAYERS, HEADS, DIM, first=1, count=1)
+    assert geometry.heads_of(config()) == Heads(WHOLE, first=1, count=1)
 
 
 @pytest.mark.parametrize(

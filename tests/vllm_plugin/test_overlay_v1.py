@@ -9,7 +9,7 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
-from softprompt_serve.artifact import Content
+from softprompt_serve.artifact import Content, KvShape
 from softprompt_serve.bank.heads import Heads
 from softprompt_serve.bank.tensors import Bank
 from softprompt_serve.errors import BadRequest, Conflict
@@ -301,7 +301,7 @@ def test_something_else_under_our_key_is_refused(batch: Any) -> None:
 def prefixed(name: str, computed: int, *, resident: bool, overlay: Overlay) -> CachedRequestState:
     """A request with three tokens of keys and values, of which so many need no computing."""
     bank = bank_of(overlay)
-    bank.heads = Heads.of_rank(1, 1, HIDDEN)
+    bank.heads = Heads.of_rank(KvShape(1, 1, HIDDEN))
     values = torch.randn(1, 2, 3, 1, HIDDEN, generator=torch.Generator().manual_seed(1))
     data = values.view(torch.uint8).numpy().tobytes()
     content = Content("prefix", dtype="float32", shape=(1, 2, 3, 1, HIDDEN), data=data)
