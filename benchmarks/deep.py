@@ -12,19 +12,20 @@ figures to trust are the ratios within a round.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
 import sys
 import time
 from contextlib import AsyncExitStack, ExitStack
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
-from serving import BASE, Caller, Served, calling, serving
+from serving import BASE, Caller, Served, calling, parser, serving
 from side_by_side import Figures, first_token, machine, spread
+
+if TYPE_CHECKING:
+    import argparse
 
 ALONE: Final = "visible tokens alone"
 WITHOUT: Final = "the same, no connector"
@@ -104,16 +105,13 @@ def table(bench: Bench) -> str:
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
-    parser.add_argument("--rows", type=int, nargs="+", default=[8, 20, 100, 256])
-    parser.add_argument("--visible", type=int, default=100, help="visible tokens")
-    parser.add_argument("--output", type=int, default=8, help="generated tokens")
-    parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--singles", type=int, default=5, help="requests alone, per round")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(given)
+    line = parser(__doc__)
+    line.add_argument("--rows", type=int, nargs="+", default=[8, 20, 100, 256])
+    line.add_argument("--visible", type=int, default=100, help="visible tokens")
+    line.add_argument("--output", type=int, default=8, help="generated tokens")
+    line.add_argument("--concurrency", type=int, default=8)
+    line.add_argument("--singles", type=int, default=5, help="requests alone, per round")
+    return line.parse_args(given)
 
 
 async def _run(bench: Bench, urls: tuple[Served, Served]) -> None:

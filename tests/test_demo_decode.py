@@ -5,29 +5,17 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_llama import END, tiny_llama
+from transformers import LlamaForCausalLM
 
 from softprompt_serve.demo.decode import MAX_NEW_TOKENS, after_prefix, after_rows
 
 ROWS = [[3, 4, 5], [6, 7, 8, 9, 10, 11, 12], [13]]
-END = 2
 
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-        eos_token_id=END,
-        pad_token_id=END,
-    )
-    return LlamaForCausalLM(config).eval()
+    return tiny_llama(64).eval()
 
 
 @pytest.fixture(scope="module")

@@ -117,13 +117,11 @@ def test_completions_answer_what_transformers_answers(
         check_greedy(found, reference, reference.text_ids(text), rows[version])
 
 
-@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")  # PEFT's own
-@pytest.mark.parametrize("version", ["v2", "v3"])
-def test_chat_answers_what_peft_answers(
-    client: openai.OpenAI, reference: Reference, version: str
+def check_as_peft(
+    client: openai.OpenAI, model: str, tuned: PeftModel, reference: Reference, texts: list[str]
 ) -> None:
-    tuned = PeftModel.from_pretrained(reference.model, PROMPTS / f"support-{version}").eval()
-    for text in TEXTS:
+    """Each answer's ids are those of PEFT's own ``generate``."""
+    for text in texts:
         visible = torch.tensor([reference.chat_ids(text)])
         with torch.inference_mode():
             out = tuned.generate(
@@ -133,8 +131,17 @@ def test_chat_answers_what_peft_answers(
                 do_sample=False,
             )
         expected = without_end(out[0, visible.shape[1] :].tolist(), reference)
-        ids, _ = chat(client, f"support@{version}", text)
+        ids, _ = chat(client, model, text)
         assert without_end(ids, reference) == expected
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")  # PEFT's own
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_chat_answers_what_peft_answers(
+    client: openai.OpenAI, reference: Reference, version: str
+) -> None:
+    tuned = PeftModel.from_pretrained(reference.model, PROMPTS / f"support-{version}").eval()
+    check_as_peft(client, f"support@{version}", tuned, reference, TEXTS)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

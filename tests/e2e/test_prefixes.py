@@ -18,8 +18,7 @@ import torch
 from e2e.conftest import TICKET
 from e2e.harness import BASE, Admin, Server
 from e2e.reference import Reference, safetensors_bytes
-from e2e.test_answers import TOKENS as CHAT_TOKENS
-from e2e.test_answers import chat, without_end
+from e2e.test_answers import check_as_peft
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -103,19 +102,8 @@ def test_an_adapter_of_peft_answers_what_peft_answers(
     tuned = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), str(tmp_path)
     ).eval()
-    for text in TEXTS:
-        visible = torch.tensor([reference.chat_ids(text)])
-        with torch.inference_mode():
-            out = tuned.generate(
-                input_ids=visible,
-                attention_mask=torch.ones_like(visible),
-                max_new_tokens=CHAT_TOKENS,
-                do_sample=False,
-            )
-        told = without_end(out[0, visible.shape[1] :].tolist(), reference)
-        # Ids, because what a prefix of random numbers says is no text.
-        found, _ = chat(client, f"peft-deep@{name}", text)
-        assert without_end(found, reference) == told
+    # By ids, because what a prefix of random numbers says is no text.
+    check_as_peft(client, f"peft-deep@{name}", tuned, reference, TEXTS)
     assert admin.http.delete(f"/prompts/peft-deep/versions/{name}").status_code == 200
 
 
