@@ -9,6 +9,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from fire.caches import keys_in
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
@@ -87,9 +88,7 @@ def adapter(saved: dict[tuple[str, str], Path], tmp_path: Path) -> Callable[[str
 def put_before(folder: Path, base: str) -> torch.Tensor:
     """What PEFT itself puts into the cache for a saved adapter, in our layout."""
     model = peft.PeftModel.from_pretrained(tiny_model(base), folder)
-    cache = model.get_prompt(batch_size=1)
-    pairs = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
-    return torch.stack(pairs).transpose(2, 3).detach()
+    return keys_in(model.get_prompt(batch_size=1)).detach()
 
 
 def change_config(folder: Path, **values: object) -> Path:

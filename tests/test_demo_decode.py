@@ -5,6 +5,7 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
+from fire.caches import keys_in
 from tiny_llama import END, tiny_llama
 from transformers import LlamaForCausalLM
 
@@ -26,9 +27,7 @@ def tuned(model: LlamaForCausalLM) -> peft.PeftModel:
 
 
 def prefix_of(tuned: peft.PeftModel) -> torch.Tensor:
-    cache = tuned.get_prompt(batch_size=1)
-    pairs = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
-    return torch.stack(pairs).transpose(2, 3).detach()
+    return keys_in(tuned.get_prompt(batch_size=1)).detach()
 
 
 def test_tokens_after_a_prefix_are_those_that_peft_generates(

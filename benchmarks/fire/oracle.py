@@ -18,6 +18,8 @@ import safetensors
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fire.caches import keys_in
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -94,8 +96,7 @@ class Tokens:
             self._model.eval()
         with torch.inference_mode():
             cache = self._model(inputs_embeds=rows[None]).past_key_values
-        pairs = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
-        return torch.stack(pairs).transpose(2, 3).contiguous()
+        return keys_in(cache)
 
 
 class Oracle:

@@ -10,6 +10,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from fire.caches import keys_in
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 TEMPLATE = {"add_generation_prompt": True, "return_dict": True}
@@ -120,11 +121,7 @@ class Reference:
         """The model's own keys and values after ``ids``, as a prefix: plausible ones."""
         with torch.inference_mode():
             cache = self.model(input_ids=torch.tensor([ids])).past_key_values
-        layers = [
-            torch.stack([layer.keys[0].transpose(0, 1), layer.values[0].transpose(0, 1)])
-            for layer in cache.layers
-        ]
-        return torch.stack(layers)
+        return keys_in(cache)
 
     def answer(self, ids: list[int], rows: torch.Tensor | None = None, *, tokens: int) -> str:
         return self.tokenizer.decode(
