@@ -94,7 +94,15 @@ def audit() -> int:
     found = 0
     for kind in SERVED:  # torch on CPU has no hash, and is the same release as on CUDA
         lock = str(LOCKS / f"{kind}.txt")
-        command = [str(BIN / "pip-audit"), "--require-hashes", "--disable-pip", "-r", lock]
+        # Strict: of a package that could not be looked up, nothing is known.
+        command = [
+            str(BIN / "pip-audit"),
+            "--strict",
+            "--require-hashes",
+            "--disable-pip",
+            "-r",
+            lock,
+        ]
         print(f"requirements/{kind}.txt:", flush=True)
         found |= subprocess.run(command, check=False).returncode
     return found
