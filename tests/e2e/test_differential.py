@@ -12,7 +12,7 @@ from fire.oracle import Oracle, Tokens
 from fire.traffic import Tally, Traffic, together
 from fire.world import PROMPT, World
 
-ANSWERS = 120
+ANSWERS = 80
 CALLERS = 8
 SEED = 20_261
 
