@@ -51,8 +51,8 @@ def items(tmp_path: Path) -> Path:
     return path
 
 
-def measure(url: str, items: Path, kept: Path | None = None) -> None:
-    bbh.measure(url, items, kept, Console(quiet=True))
+def measure(url: str, items: Path, kept: Path | None = None, versions: str = bbh.VERSIONS) -> None:
+    bbh.measure(url, items, kept, Console(quiet=True), versions)
 
 
 def test_base_and_versions_are_asked_side_by_side_and_the_evidence_is_uploaded(
@@ -68,6 +68,17 @@ def test_base_and_versions_are_asked_side_by_side_and_the_evidence_is_uploaded(
     assert (uploaded["dataset"], list(uploaded["digests"])) == ("bbh", ["base", "v1", "v2", "v3"])
     passed = {(s["version"], s["evaluator"]) for s in uploaded["scores"] if s["passed"]}
     assert passed == {("base", "exact_match"), ("base", "is_option")}
+
+
+def test_others_may_be_asked_later_and_are_kept_beside(
+    fake: Fake, url: str, items: Path, tmp_path: Path
+) -> None:
+    measure(url, items, tmp_path / "kept")
+    measure(url, items, tmp_path / "kept", "base,v2")
+    kept = {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()}
+    assert kept.keys() == {"bbh.json", "bbh-base-v2.json"}
+    assert list(parse_run(kept["bbh-base-v2.json"]).digests) == ["base", "v2"]
+    assert len(fake.runs) == 2
 
 
 @pytest.mark.parametrize("answer", ["(C", "(C)", "No", "no", "valid.", "(a)", "12", "R"])

@@ -1,8 +1,9 @@
 """Measure what the demo's versions do to a model's other abilities, on BIG-Bench Hard.
 
 ``python -m softprompt_serve.demo.bbh`` fetches BIG-bench once, takes the same few items of each of
-22 tasks, and asks them of the base model, ``v1``, ``v2`` and ``v3`` side by side. What is found goes
-to the server as evidence, so that a policy can hold a version against ``base``.
+22 tasks, and asks them of the base model, ``v1``, ``v2`` and ``v3`` side by side, or of those that
+``--versions`` names. What is found goes to the server as evidence, so that a policy can hold a version
+against ``base``.
 """
 
 from __future__ import annotations
@@ -111,20 +112,24 @@ def _server(url: str | None, port: int, console: Console) -> Iterator[str]:
         yield address
 
 
-def measure(url: str, items: Path, kept: Path | None, console: Console) -> None:
+def measure(
+    url: str, items: Path, kept: Path | None, console: Console, versions: str = VERSIONS
+) -> None:
     """Ask, print, upload; and write the evidence into the folder ``kept``, as the demo's own.
 
-    A run that was stopped goes on; one that is complete makes room for the next.
+    A run that was stopped goes on; one that is complete makes room for the next. Other versions than
+    :data:`VERSIONS` have files of their own, which their names end with.
 
     Raises:
         typer.Exit: it failed, and has said why.
         BadRequest: ``invalid_results``.
     """
-    results = items.with_name(f"{items.stem}-results.jsonl")
+    name = items.stem if versions == VERSIONS else f"{items.stem}-{versions.replace(',', '-')}"
+    results = items.with_name(f"{name}-results.jsonl")
     try:
         evaluations.run(
             PROMPT,
-            VERSIONS,
+            versions,
             items,
             list(EVALUATORS),
             max_tokens=MAX_TOKENS,
@@ -138,8 +143,8 @@ def measure(url: str, items: Path, kept: Path | None, console: Console) -> None:
         raise
     found = parse_run(run_path(results).read_bytes())
     if kept is not None:
-        keep(to_ship(found), kept / f"{items.stem}.json")
-    results.replace(results.with_name(f"{items.stem}-{found.id[:8]}.jsonl"))
+        keep(to_ship(found), kept / f"{name}.json")
+    results.replace(results.with_name(f"{name}-{found.id[:8]}.jsonl"))
 
 
 def to_ship(run: Run) -> Run:
@@ -175,6 +180,9 @@ def main(
     sets: Annotated[
         str, typer.Option(metavar="NAMES", help="Which of the data sets, by commas.")
     ] = ",".join(bbh_items.SETS),
+    versions: Annotated[
+        str, typer.Option(metavar="V1,V2", help="Who is asked; `base` is the base model.")
+    ] = VERSIONS,
     only_items: Annotated[
         bool, typer.Option("--only-items", help="Make the data sets, and ask nobody.")
     ] = False,
@@ -188,7 +196,7 @@ def main(
             if not only_items:
                 with _server(url, port, console) as address:
                     for items in files:
-                        measure(address, items, keep_in, console)
+                        measure(address, items, keep_in, console, versions)
     except KeyboardInterrupt:
         console.print("Stopped; the same command goes on from here.")
         raise typer.Exit(INTERRUPTED) from None
