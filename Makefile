@@ -100,6 +100,7 @@ bench: ## Measure everything side by side; tables here, charts in .bench (two ho
 	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --sheets transport --dtype bfloat16 --results "$(RESULTS)"
 	@$(BIN)/python benchmarks/load_tool.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/deep.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/kinds.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/mixed.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/swap.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/prefix.py --model "$(DEMO_MODEL)"
@@ -111,12 +112,13 @@ bench: ## Measure everything side by side; tables here, charts in .bench (two ho
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/gpu_costs.py --paper
 
-train: ## Train the demo's soft prompts and its prefix again (minutes on 2 cores)
+train: ## Train the demo's soft prompts, its prefix and the LoRA beside them again (an hour on 2 cores)
 	@$(PYTHON) scripts/bootstrap.py --with demo
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v2 --model "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v3 --model "$(DEMO_MODEL)"
 	@$(BIN)/python -m softprompt_serve.demo.train --version v4 --model "$(DEMO_MODEL)"
+	@$(BIN)/python -m softprompt_serve.demo.train --version lora --model "$(DEMO_MODEL)"
 
 bbh: ## Measure the demo's versions and their base model on a slice of BIG-Bench Hard (URL= PORT=)
 	@$(PYTHON) scripts/bootstrap.py --with demo

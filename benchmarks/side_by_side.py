@@ -40,15 +40,17 @@ class Figures:
         return [a / b for a, b in zip(self.rounds[variant], self.rounds[to], strict=True)]
 
 
-async def first_token(client: httpx.AsyncClient, body: bytes) -> float:
-    """Seconds to the first token of a streamed completion; reads the answer to its end.
+async def first_token(
+    client: httpx.AsyncClient, body: bytes, path: str = "/v1/completions"
+) -> float:
+    """Seconds to the first token of a streamed answer, which is read to its end.
 
     Raises:
         RuntimeError: it was refused; with what the server said.
     """
     begun, first = time.perf_counter(), 0.0
     headers = {"content-type": "application/json"}
-    async with client.stream("POST", "/v1/completions", content=body, headers=headers) as answer:
+    async with client.stream("POST", path, content=body, headers=headers) as answer:
         if answer.status_code != httpx.codes.OK:
             raise RuntimeError((await answer.aread()).decode())
         async for _ in answer.aiter_lines():

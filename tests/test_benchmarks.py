@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from softprompt_serve.demo.scoring import Score
+
 SHARED = {"request_path", "serving", "side_by_side", "stand_ins", "stopwatch"}
 FILES = sorted(
     path
@@ -84,3 +86,14 @@ def test_a_long_step_is_told_with_its_place() -> None:
     assert table.startswith("0 callers")
     assert "| swaps | 1 | 2 | 2.00 | 2.00 | 1 |" in table
     assert "  - 2.00 ms: `a task, a.py:3 f`" in table
+
+
+def test_a_kind_is_told_by_what_is_shipped_and_what_was_asked() -> None:
+    kinds = load(next(path for path in FILES if path.stem == "kinds"))
+    found = kinds.Found({"test": Score(4, 160), "bbh": Score(66, 264)}, [1.1, 1.0, 1.3])
+    assert kinds.row("v2", found) == [
+        *("v2", "46.2", "2.5% (1-6)", "-", "25.0% (20-31)", "-"),
+        "1.100 (1.000 to 1.300)",
+    ]
+    assert kinds.row("base", kinds.Found()) == ["base", *["-"] * 6]
+    assert kinds.table({"v2": found}).splitlines()[0].endswith("| TTFT ÷ base |")

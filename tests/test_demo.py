@@ -14,11 +14,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from softprompt_serve.artifact import KvShape, Limits, hard, learned_from_path
-from softprompt_serve.demo import prepare, scoring, tickets
+from softprompt_serve.demo import prepare, scoring, seed, tickets
 from softprompt_serve.demo.choose_text import read_candidates
 from softprompt_serve.demo.evaluate import as_json, rows
 from softprompt_serve.demo.recipes import RECIPES, Recipe
-from softprompt_serve.errors import StartupRefused
+from softprompt_serve.errors import BadRequest, StartupRefused
 from softprompt_serve.release.records import parse_record
 
 PROMPTS = Path(tickets.__file__).parent / "prompts"
@@ -26,6 +26,7 @@ SOFT = ("support-v2", "support-v3")
 PREFIX = "support-v4"
 LEARNED = (*SOFT, PREFIX)
 VERSIONS = ("support-v1", *LEARNED)
+ADAPTER = "support-lora"
 LIMITS = Limits(
     hidden_size=576,
     model_dtype="float32",
@@ -107,6 +108,12 @@ def test_a_committed_adapter_folder_is_accepted_as_an_artifact(
     assert artifact.declared["base_model_name_or_path"] == "SmolLM2-135M-Instruct"
 
 
+def test_the_lora_beside_them_is_no_version() -> None:
+    with pytest.raises(BadRequest, match="LORA"):
+        learned_from_path(PROMPTS / ADAPTER, limits=LIMITS)
+    assert ADAPTER.removeprefix(f"{seed.PROMPT}-") not in seed.VERSIONS
+
+
 def test_the_learned_versions_differ() -> None:
     digests = {learned_from_path(PROMPTS / name, limits=LIMITS).content.digest for name in LEARNED}
     assert len(digests) == len(LEARNED)
@@ -120,14 +127,14 @@ def test_a_committed_record_is_that_of_its_recipe(version: str, recipe: Recipe) 
     assert stated == {name: getattr(recipe, name) for name in stated}
 
 
-@pytest.mark.parametrize("name", VERSIONS)
+@pytest.mark.parametrize("name", [*VERSIONS, ADAPTER])
 def test_a_committed_record_is_valid_and_names_the_training_data(name: str) -> None:
     record = parse_record((PROMPTS / name / "record.json").read_bytes()).to_json()
     assert record["dataset_sha256"] == tickets.sha256("train")
     assert record["base_model"] == "SmolLM2-135M-Instruct"
 
 
-@pytest.mark.parametrize("name", VERSIONS)
+@pytest.mark.parametrize("name", [*VERSIONS, ADAPTER])
 def test_committed_metadata_names_no_machine_path(name: str) -> None:
     for path in (PROMPTS / name).glob("*.json"):
         values = re.findall(r'"(/[^"]*)"', path.read_text(encoding="utf-8"))

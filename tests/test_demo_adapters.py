@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from softprompt_serve.artifact import KvShape, Limits, learned_from_path
-from softprompt_serve.demo.adapters import batch_loss, save, wrap
+from softprompt_serve.demo.adapters import CONFIG, batch_loss, save, wrap
 from softprompt_serve.demo.decode import after_prefix, after_rows
-from softprompt_serve.demo.recipes import INSTRUCTION, RECIPES, VIRTUAL_TOKENS
+from softprompt_serve.demo.recipes import INSTRUCTION, LORA, LORA_RANK, RECIPES, VIRTUAL_TOKENS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,17 +52,19 @@ def test_a_prefix_begins_as_the_instruction_itself(base: Path, tmp_path: Path) -
     assert found[:, : wanted.shape[1]].tolist() == wanted.tolist()
 
 
-@pytest.mark.parametrize("version", ["v2", "v4"])
+@pytest.mark.parametrize("version", ["v2", "v4", LORA])
 def test_only_what_is_learned_gets_a_gradient_and_a_step_against_it_helps(
     base: Path, version: str
 ) -> None:
     tuned, tokenizer = wrap(base, RECIPES[version])
-    (learned,) = [p for p in tuned.parameters() if p.requires_grad]
+    every = [p for p in tuned.parameters() if p.requires_grad]
     batch = [("I was charged twice", "billing"), ("Where is it?", "shipping")]
     before = batch_loss(tuned, tokenizer, batch)
     before.backward()
     with torch.no_grad():
-        learned -= 1e-3 * learned.grad
+        for learned in every:
+            assert learned.grad is not None
+            learned.sub_(1e-3 * learned.grad)
     assert batch_loss(tuned, tokenizer, batch) < before
 
 
@@ -86,3 +89,24 @@ def test_half_a_prefix_is_kept_in_float16_and_near(base: Path, tmp_path: Path) -
     half = learned_from_path(tmp_path / "half", limits=LIMITS).content.tensor()
     assert half.dtype is torch.float16
     torch.testing.assert_close(half.float(), whole, rtol=2**-11, atol=1e-7)
+
+
+def test_a_lora_begins_as_the_base_and_its_files_say_nothing_of_where_or_in_which_order(
+    base: Path, tmp_path: Path
+) -> None:
+    tuned, tokenizer = wrap(base, RECIPES[LORA])
+    batch = [("Where is it?", "shipping")]
+    with tuned.disable_adapter():
+        before = batch_loss(tuned, tokenizer, batch)
+    torch.testing.assert_close(batch_loss(tuned, tokenizer, batch), before)
+    save(tuned, tmp_path / "lora", "base", half=True)
+    config = json.loads((tmp_path / "lora" / CONFIG).read_text())
+    assert config["base_model_name_or_path"] == "base"
+    assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
+
+
+def test_the_demo_models_lora_has_as_many_numbers_as_its_prefix() -> None:
+    hidden, layers, keys = 576, 30, 3 * 64
+    projections = [(hidden, hidden), (hidden, keys), (hidden, keys), (hidden, hidden)]
+    lora = layers * LORA_RANK * sum(ins + outs for ins, outs in projections)
+    assert lora == layers * 2 * VIRTUAL_TOKENS * keys

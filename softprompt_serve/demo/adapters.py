@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from peft import (
+    LoraConfig,
     PeftModel,
     PrefixTuningConfig,
     PromptTuningConfig,
@@ -23,7 +24,7 @@ from safetensors.torch import save as to_bytes
 from torch.nn.functional import cross_entropy
 
 from softprompt_serve.demo.decode import embed, load_base, pad, render
-from softprompt_serve.demo.recipes import INSTRUCTION, VIRTUAL_TOKENS, Recipe
+from softprompt_serve.demo.recipes import INSTRUCTION, LORA_RANK, VIRTUAL_TOKENS, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,8 @@ def wrap(directory: Path, recipe: Recipe) -> tuple[PeftModel, PreTrainedTokenize
     model, tokenizer = load_base(directory)
     if recipe.method == "prefix_tuning":
         return _begin_prefix(model, tokenizer), tokenizer
+    if recipe.method == "lora":
+        return _begin_lora(model), tokenizer
     if recipe.start:
         return _resume(model, recipe.start), tokenizer
     config = PromptTuningConfig(
@@ -85,6 +88,17 @@ def _begin_prefix(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     return tuned
 
 
+def _begin_lora(model: PreTrainedModel) -> PeftModel:
+    """Changes of the attention's projections that change nothing yet, as LoRA begins."""
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=LORA_RANK,
+        lora_alpha=2 * LORA_RANK,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+    )
+    return get_peft_model(model, config)
+
+
 def batch_loss(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, batch: Sequence[tuple[str, str]]
 ) -> torch.Tensor:
@@ -111,16 +125,18 @@ def batch_loss(
 
 def _hidden(model: PeftModel, base: Any, rows: list[list[int]]) -> torch.Tensor:
     """Last hidden states of the visible tokens ``[batch, longest, hidden_size]``."""
-    if isinstance(model.peft_config["default"], PrefixTuningConfig):
+    config = model.peft_config["default"]
+    if isinstance(config, PromptTuningConfig):
+        prompt = model.get_prompt(batch_size=1)[0]
+        embeds, _ = embed(base, rows, prompt, left=False)
+        found: torch.Tensor = base.model(inputs_embeds=embeds).last_hidden_state[:, len(prompt) :]
+    else:
         longest = max(len(row) for row in rows)
-        ids = torch.stack([pad(torch.tensor(row), longest - len(row), left=False) for row in rows])
-        cache = model.get_prompt(batch_size=len(rows))
-        found: torch.Tensor = base.model(input_ids=ids, past_key_values=cache).last_hidden_state
-        return found
-    prompt = model.get_prompt(batch_size=1)[0]
-    embeds, _ = embed(base, rows, prompt, left=False)
-    found = base.model(inputs_embeds=embeds).last_hidden_state
-    return found[:, len(prompt) :]
+        padded = [pad(torch.tensor(row), longest - len(row), left=False) for row in rows]
+        before = isinstance(config, PrefixTuningConfig)
+        cache = model.get_prompt(batch_size=len(rows)) if before else None
+        found = base.model(input_ids=torch.stack(padded), past_key_values=cache).last_hidden_state
+    return found
 
 
 def save(model: PeftModel, out: Path, base_model: str, *, half: bool = False) -> None:
@@ -134,6 +150,8 @@ def save(model: PeftModel, out: Path, base_model: str, *, half: bool = False) ->
     if hasattr(config, "tokenizer_name_or_path"):
         config.tokenizer_name_or_path = base_model
     config.inference_mode = True
+    if hasattr(config, "target_modules"):  # a set, and so in another order each time
+        config.target_modules = sorted(config.target_modules)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         # "auto" would look the base model up on the hub.

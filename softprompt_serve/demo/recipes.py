@@ -10,9 +10,15 @@ from softprompt_serve.demo import tickets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Method = Literal["prompt_tuning", "prefix_tuning"]
+Method = Literal["prompt_tuning", "prefix_tuning", "lora"]
 
 VIRTUAL_TOKENS: Final = 20
+
+LORA_RANK: Final = 2
+"""Of the attention's four projections: as many numbers as :data:`VIRTUAL_TOKENS` keys and values."""
+
+LORA: Final = "lora"
+"""The recipe that makes no version, but what versions are compared with."""
 
 INSTRUCTION: Final = "Sort this support ticket: " + ", ".join(tickets.LABELS) + "."
 """Its first 20 tokens (repeated if shorter) initialise the virtual tokens."""
@@ -31,7 +37,7 @@ class Recipe:
         start: the version whose rows training continues from; None starts from
             :data:`INSTRUCTION`: its embeddings, or the keys and values that the base has for it.
         batch_size: tickets per step.
-        method: rows before the input, or keys and values before every layer's.
+        method: rows before the input, keys and values before every layer's, or changed weights.
         half: whether the tensor is kept in float16; it is trained in float32 all the same.
     """
 
@@ -57,6 +63,16 @@ RECIPES: Final = {
         augment=True,
         learning_rate=0.02,
         method="prefix_tuning",
+        half=True,
+    ),
+    # The tickets of v4 in the same order, as many steps, as many numbers.
+    LORA: Recipe(
+        seed=4,
+        per_label=60,
+        epochs=2,
+        augment=True,
+        learning_rate=0.002,
+        method="lora",
         half=True,
     ),
 }

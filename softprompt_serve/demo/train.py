@@ -22,6 +22,7 @@ from softprompt_serve.demo import tickets
 from softprompt_serve.demo.adapters import PROMPTS, batch_loss, save, wrap
 from softprompt_serve.demo.recipes import (
     INSTRUCTION,
+    LORA_RANK,
     RECIPES,
     VIRTUAL_TOKENS,
     Recipe,
@@ -113,13 +114,21 @@ def record(version: str, recipe: Recipe, losses: Sequence[float], base: Path) ->
         "training_code": f"python -m softprompt_serve.demo.train --version {version}",
         "created_by": "softprompt-serve demo",
         "metrics": {"train_loss": round(losses[-1], 4)},
-        "notes": f"{VIRTUAL_TOKENS} virtual tokens on the frozen base, float32, "
+        "notes": f"{_learned(recipe)} on the frozen base, float32, "
         f"{THREADS} threads{', kept in float16' if recipe.half else ''}. Reproducible bit for bit "
         "only on the same kind of CPU and torch.",
     }
 
 
+def _learned(recipe: Recipe) -> str:
+    if recipe.method == "lora":
+        return f"Rank {LORA_RANK} changes of the attention's projections"
+    return f"{VIRTUAL_TOKENS} virtual tokens"
+
+
 def _beginning(recipe: Recipe) -> str:
+    if recipe.method == "lora":
+        return "no change"
     if recipe.start:
         return f"rows of {recipe.start}"
     what = "keys and values of the text" if recipe.method == "prefix_tuning" else "text"
