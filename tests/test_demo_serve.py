@@ -189,25 +189,25 @@ def test_without_evidence_for_the_served_model_the_first_promotion_is_shown_to_b
         assert newest(api)["forced"] == UNPROVEN
 
 
-def test_the_shipped_evidence_promotes_the_demos_versions() -> None:
+def test_the_shipped_evidence_promotes_the_demos_soft_versions_and_not_its_prefix() -> None:
     """On the demo's model, that is; held against the shipped policy as a server would."""
     policy = parse_policy((PROMPTS / POLICY).read_text())
     runs = [parse_run(path.read_bytes()) for path in sorted((PROMPTS / EVIDENCE).glob("*.json"))]
     assert {"support-test", "support-ood", "bbh"} <= {run.dataset for run in runs}
-    digests = dict(runs[0].digests)
-    kinds: dict[str, Any] = {"v1": "hard", "v2": "soft", "v3": "soft"}
+    digests = {name: digest for run in runs for name, digest in run.digests.items()}
+    kinds: dict[str, Any] = {"v1": "hard", "v2": "soft", "v3": "soft", "v4": "prefix"}
     subjects = {name: Subject(name, kind, digests[name]) for name, kind in kinds.items()}
-    for name in ("v2", "v3"):
+    for name in ("v2", "v3", "v4"):
         verdict = judge(
             policy,
             subjects[name],
             subjects["v1"],
             runs,
             served=runs[0].base,
-            now=runs[0].at + 3600,
+            now=max(run.at for run in runs) + 3600,
             prompt="support",
         )
-        assert verdict.passed, to_text(verdict)
+        assert verdict.passed == (name != "v4"), to_text(verdict)
 
 
 # --- what is told

@@ -190,6 +190,8 @@ def test_the_demos_evidence_promotes_its_version_and_nothing_else_does(
     assert {gate["name"] for gate in gates if not gate["passed"]} == DEMO_GATES
     assert ask(tight, "support") == old
     for run in sorted((PROMPTS / "support-evidence").glob("*.json")):
+        if "v3" not in json.loads(run.read_bytes())["digests"]:
+            continue
         answer = admin.http.post("/prompts/support/runs", content=run.read_bytes())
         assert answer.status_code == 201, answer.text
     assert promote(admin, "support", version="v3").status_code == 200
