@@ -196,6 +196,13 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--change-seconds", type=float, default=0.25, help="between changes")
     parser.add_argument("--bank-rows", type=int, default=1200)
+    parser.add_argument(
+        "--metric-arms",
+        type=int,
+        default=50,
+        help="versions that have series of their own, 42 kB each: enough are soon there, so that what "
+        "still grows is a leak",
+    )
     parser.add_argument("--cache-bytes", type=int, default=2 * 2**20, help="of the KV cache")
     parser.add_argument(
         "--seeded",
@@ -253,6 +260,7 @@ def main(given: list[str] | None = None) -> int:
             log=options.log,
             allow_raw_prompt_embeds=True,
             bank_rows=options.bank_rows,
+            metric_arms=options.metric_arms,
             drain_seconds=5,
         ) as served:
             return asyncio.run(soak(options, served, folder))
