@@ -183,3 +183,14 @@ def test_a_policy_that_held_them_to_plain_questions_would_refuse_them(
     assert gate.name == f"hold {evaluator} on bbh-plain against base"
     assert gate.numbers["items"] == 264
     assert float(gate.numbers["low"]) < -0.03
+
+
+def test_the_readme_shows_what_was_measured_of_the_lora() -> None:
+    measured = (ROOT / "benchmarks" / "results" / "2026-11-25-kinds-cpu.md").read_text()
+    (line,) = (one for one in measured.splitlines() if one.startswith("| lora "))
+    cells = [cell.strip() for cell in line.split("|")[3:7]]
+    shown = [cell.replace("%", " %").replace("-", "\u2013") for cell in cells]
+    (row,) = (
+        one for one in (ROOT / "README.md").read_text().splitlines() if one.startswith("| a LoRA")
+    )
+    assert [cell.strip() for cell in row.split("|")[4:8]] == shown
