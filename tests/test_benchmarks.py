@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +15,8 @@ import pytest
 from softprompt_serve.demo.scoring import Score
 
 SHARED = {"request_path", "serving", "side_by_side", "stand_ins", "stopwatch"}
-FILES = sorted(
-    path
-    for path in (Path(__file__).parent.parent / "benchmarks").glob("*.py")
-    if path.stem not in SHARED
-)
+ROOT = Path(__file__).parent.parent
+FILES = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in SHARED)
 
 
 def load(path: Path) -> ModuleType:
@@ -35,6 +34,17 @@ def test_each_says_how_it_is_run(path: Path) -> None:
     module = load(path)
     assert f"python benchmarks/{path.name}" in (module.__doc__ or "")
     assert callable(module.main)
+
+
+def test_each_takes_the_arguments_that_make_bench_gives_it() -> None:
+    told = subprocess.run(
+        ["make", "--dry-run", "bench"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    calls = [words[1:] for line in told.splitlines() if len(words := shlex.split(line)) > 1]
+    given = [(Path(call[0]), call[1:]) for call in calls if call[0].startswith("benchmarks/")]
+    assert len(given) > 10
+    for path, arguments in given:
+        assert load(ROOT / path).arguments(arguments), path
 
 
 def test_routing_measures_every_case_and_names_no_machine(
