@@ -304,13 +304,13 @@ def test_a_watch_finds_what_the_update_did_and_no_evidence_lets_it_through(
 ) -> None:
     admin = after_update.admin()
     data = f"support-test={tickets.DATA / 'test.jsonl'}"
-    watch = ["eval", "watch", "--prompt", "support", "--versions", "v1,v3", "--dataset", data]
+    watch = ["eval", "watch", "--prompt", "support", "--versions", "v3", "--dataset", data]
     found = after_update.command_line(
         *watch, "--concurrency", "16", folder=tmp_path, status=SHIFTED
     )
     assert found["runs"][0]["reference"]["base"]["fingerprint"] != found["base"]["fingerprint"]
-    directions = {one["direction"] for one in found["shifts"] if one["version"] == "v3"}
-    assert directions == {"worse"}
+    assert {one["version"] for one in found["shifts"]} == {"v3"}
+    assert {one["direction"] for one in found["shifts"]} == {"worse"}
     refused = admin.http.post("/prompts/support/versions/v3/verify")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "gates_failed")
     assert admin.version("support", "v3")["unverified"]
