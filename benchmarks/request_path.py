@@ -37,7 +37,7 @@ from softprompt_serve.vllm_plugin.guard import EngineGuard
 from softprompt_serve.vllm_plugin.inputs import counting
 from softprompt_serve.vllm_plugin.openai import PromptedModels, PromptedRenderer
 from softprompt_serve.vllm_plugin.overlay import Overlay
-from softprompt_serve.vllm_plugin.reference import with_reference
+from softprompt_serve.vllm_plugin.reference import Reference, with_reference
 from softprompt_serve.vllm_plugin.resolve import Resolver
 from softprompt_serve.vllm_plugin.shadow import Shadows
 
@@ -211,7 +211,8 @@ def _engine_side(state: RequestScope, engine_input: dict[str, Any], params: Any)
     plain, core = Core.preprocess_add_request, Core()
     patch_engine_core(Core, lambda _: PLACEHOLDER)
     soft = version is not None and version.kind == "soft"
-    sent = with_reference(params, version) if soft and version is not None else params
+    reference = Reference.to(version) if soft and version is not None else None
+    sent = params if reference is None else with_reference(params, reference)
     given = SimpleNamespace(
         sampling_params=sent,
         cache_salt=engine_input.get("cache_salt"),
@@ -232,7 +233,7 @@ def _engine_side(state: RequestScope, engine_input: dict[str, Any], params: Any)
         plain(core, given)
 
     async def hold() -> None:
-        overlay.rows_for("r-1", sent)
+        overlay.rows_for("r-1", sent, 0)
         overlay.release("r-1")
 
     return [Step("engine: reference and salt", check, no_check), Step("worker: hold rows", hold)]

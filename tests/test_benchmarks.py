@@ -63,6 +63,20 @@ def test_routing_measures_every_case_and_names_no_machine(
     assert tables.splitlines()[-1] in capsys.readouterr().out
 
 
+@pytest.mark.timeout(120)
+def test_the_path_of_a_request_can_still_be_walked() -> None:
+    """In a process of its own: what it installs would stay."""
+    script = ROOT / "benchmarks" / "profile_request.py"
+    done = subprocess.run(
+        [sys.executable, script, "--calls", "2", "--repeats", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| worker: hold rows |" in done.stdout
+
+
 def test_zipfs_law_gives_the_second_half_of_the_first() -> None:
     zipf = load(next(path for path in FILES if path.stem == "zipf"))
     first, second, third = zipf.weights(3, 1.0)
