@@ -37,7 +37,7 @@ from softprompt_serve.demo.child import Server
 from softprompt_serve.demo.evaluate import SPLITS, evaluate
 from softprompt_serve.demo.prepare import MODEL_NAME
 from softprompt_serve.demo.recipes import LORA
-from softprompt_serve.demo.scoring import Score
+from softprompt_serve.demo.scoring import Score, markdown
 from softprompt_serve.evaluation.asking import Endpoint
 from softprompt_serve.evaluation.dataset import load_dataset
 from softprompt_serve.evaluation.evaluators import Options, evaluators_of
@@ -185,9 +185,7 @@ def row(kind: str, found: Found) -> list[str]:
 def table(everything: dict[str, Found]) -> str:
     """Markdown."""
     header = ["", "kB", *SPLITS, *bbh_items.SETS, "TTFT ÷ base"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    lines += [row(kind, found) for kind, found in everything.items()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(header, (row(kind, found) for kind, found in everything.items()))
 
 
 def measured(options: argparse.Namespace) -> dict[str, Found]:
@@ -202,7 +200,6 @@ def measured(options: argparse.Namespace) -> dict[str, Found]:
             found |= asyncio.run(versions(served, ours, options.tickets))
     if LORA in options.kinds:
         items = [options.bbh / f"{name}.jsonl" for name in bbh_items.SETS] if options.bbh else []
-
         with without_us(options.model, options.lora) as url:
             found[LORA] = asyncio.run(adapter(url, items, options.tickets))
     return found

@@ -211,8 +211,7 @@ def _engine_side(state: RequestScope, engine_input: dict[str, Any], params: Any)
     plain, core = Core.preprocess_add_request, Core()
     patch_engine_core(Core, lambda _: PLACEHOLDER)
     soft = version is not None and version.kind == "soft"
-    reference = Reference.to(version) if soft and version is not None else None
-    sent = params if reference is None else with_reference(params, reference)
+    sent = with_reference(params, Reference.to(version)) if soft and version is not None else params
     given = SimpleNamespace(
         sampling_params=sent,
         cache_salt=engine_input.get("cache_salt"),

@@ -58,6 +58,8 @@ def test_only_what_is_learned_gets_a_gradient_and_a_step_against_it_helps(
 ) -> None:
     tuned, tokenizer = wrap(base, RECIPES[version])
     every = [p for p in tuned.parameters() if p.requires_grad]
+    # Of a LoRA: two for each of four projections in each of two layers.
+    assert len(every) == (16 if version == LORA else 1)
     batch = [("I was charged twice", "billing"), ("Where is it?", "shipping")]
     before = batch_loss(tuned, tokenizer, batch)
     before.backward()
