@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import httpx
+import torch
 from fire import tiny
 from fire.memory import Watch, slope
 from fire.oracle import Oracle, Tokens
@@ -32,6 +33,7 @@ from fire.world import World
 from serving import ADMIN, BASE, TOKEN, Served, serving
 from side_by_side import machine
 
+VOCABULARY = 2048
 SAMPLE_SECONDS = 5.0
 SAY_SECONDS = 30.0
 
@@ -41,8 +43,8 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, served: Served, folder: Path) -> None:
         self.options = options
-        # A server closes what idles, and a busy client may be about to use it.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        # Given up before the server does, which closes what idles for five seconds.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=1.0)
         self.client = httpx.AsyncClient(
             base_url=served.url, timeout=300, trust_env=False, limits=limits
         )
@@ -247,13 +249,16 @@ def main(given: list[str] | None = None) -> int:
     and the others preempted; the bank is for a part of the versions.
     """
     options = arguments(given)
+    torch.set_num_threads(1)  # more would wait for work where the server needs the core
     flags = [
         *("--max-model-len", "1024", "--max-num-seqs", "16", "--max-num-batched-tokens", "256"),
         *("--enforce-eager", "--disable-uvicorn-access-log"),
         *("--kv-cache-memory-bytes", str(options.cache_bytes)),
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        folder: Path = options.model or tiny.make(Path(scratch) / "tiny", options.demo)
+        folder: Path = options.model or tiny.make(
+            Path(scratch) / "tiny", options.demo, vocab_size=VOCABULARY
+        )
         with serving(
             folder,
             *flags,
@@ -261,6 +266,7 @@ def main(given: list[str] | None = None) -> int:
             allow_raw_prompt_embeds=True,
             bank_rows=options.bank_rows,
             metric_arms=options.metric_arms,
+            doze=True,
             drain_seconds=5,
         ) as served:
             return asyncio.run(soak(options, served, folder))

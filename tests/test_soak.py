@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+from types import SimpleNamespace
 
+import httpx
 import pytest
+import torch
 from fire.memory import Sample, Watch, slope
-from fire.oracle import Step, compare, of_chat, of_completion
+from fire.oracle import AT_ONCE, Input, Oracle, Step, compare, of_chat, of_completion
 
 
 def step(token: str, **top: float) -> Step:
@@ -56,6 +61,26 @@ def test_steps_are_read_alike_from_chats_and_completions() -> None:
     top = [{"token": "token_id:5", "logprob": -0.1}]
     chat = {"content": [{"token": "token_id:5", "logprob": -0.1, "top_logprobs": top}]}
     assert of_completion(completion) == of_chat(chat)
+
+
+def test_a_native_answer_stands_for_all_shorter_ones() -> None:
+    asked: list[int] = []
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content)["max_tokens"])
+        told = {"tokens": ["a"] * asked[-1], "top_logprobs": [{"a": -0.1}] * asked[-1]}
+        return httpx.Response(200, json={"choices": [{"logprobs": told}]})
+
+    async def ask() -> list[int]:
+        transport = httpx.MockTransport(serve)
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            oracle = Oracle(client, "base", SimpleNamespace(table=torch.zeros(9, 4)))
+            what = Input("digest", (1, 2, 3), (("temperature", 0),))
+            counts = (2, AT_ONCE, AT_ONCE + 9, AT_ONCE, AT_ONCE + 9, 1)
+            return [len(await oracle.answer(what, count, None)) for count in counts]
+
+    assert asyncio.run(ask()) == [2, AT_ONCE, AT_ONCE + 9, AT_ONCE, AT_ONCE + 9, 1]
+    assert asked == [AT_ONCE, AT_ONCE + 9]
 
 
 def samples(*rss: float) -> list[Sample]:

@@ -30,6 +30,9 @@ TOP: Final = 5
 TOLERANCE: Final = 0.02
 """Nats. Rounding in float32 stays under 0.001 here, and another prompt's are off by more than 0.1."""
 
+AT_ONCE: Final = 24
+"""Tokens that are asked for, at least: what a longer answer begins with is the shorter one."""
+
 _REMEMBERED: Final = 20_000
 
 Verdict = Literal["equal", "tie", "mismatch"]
@@ -45,17 +48,25 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What is asked: the same input has the same answer.
+    """What is asked: the same input has the same answer, as far as it goes.
 
     Attributes:
         digest: of the version that answers; empty for the base model.
         ids: visible tokens, with what a hard version adds.
-        sampling: as it is sent.
+        sampling: as it is sent, without how many tokens.
     """
 
     digest: str
     ids: tuple[int, ...]
     sampling: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What was answered when so many tokens were asked for; fewer if it had said all."""
+
+    asked: int
+    steps: list[Step]
 
 
 class Tokens:
@@ -106,18 +117,23 @@ class Oracle:
         self._client = client
         self._base = base
         self._tokens = tokens
-        self._known: OrderedDict[Input, list[Step]] = OrderedDict()
+        self._known: OrderedDict[Input, _Answer] = OrderedDict()
         self.asked = 0
 
-    async def answer(self, what: Input, rows: torch.Tensor | None) -> list[Step]:
-        """The answer to an input; ``rows`` are those of its digest, ``[n, hidden_size]``."""
-        if what not in self._known:
-            self._known[what] = await self._ask(what, rows)
+    async def answer(self, what: Input, tokens: int, rows: torch.Tensor | None) -> list[Step]:
+        """The answer to an input, in so many tokens at most.
+
+        ``rows`` are those of its digest, ``[n, hidden_size]``.
+        """
+        known = self._known.get(what)
+        if known is None or known.asked < tokens:
+            asked = max(tokens, AT_ONCE)
+            known = self._known[what] = _Answer(asked, await self._ask(what, asked, rows))
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        return self._known[what]
+        return known.steps[:tokens]
 
-    async def _ask(self, what: Input, rows: torch.Tensor | None) -> list[Step]:
+    async def _ask(self, what: Input, tokens: int, rows: torch.Tensor | None) -> list[Step]:
         visible = self._tokens.table[list(what.ids)]
         embeddings = visible if rows is None else torch.cat([rows, visible])
         file = io.BytesIO()
@@ -127,6 +143,7 @@ class Oracle:
             "prompt_embeds": base64.b64encode(file.getvalue()).decode(),
             "logprobs": TOP,
             "return_tokens_as_token_ids": True,
+            "max_tokens": tokens,
             **dict(what.sampling),
         }
         answer = await self._client.post("/v1/completions", json=body)

@@ -26,6 +26,8 @@ WORDS: Final = (
 LENGTHS: Final = (3, 10, 40, 90)
 """Words of a request's text."""
 
+TEXTS: Final = 24
+
 PINNED: Final = 0.4
 PLAIN: Final = 0.05
 CHAT: Final = 0.6
@@ -41,6 +43,7 @@ the cache is full, that preempts others."""
 GREEDY: Final = 0.001
 """As good as 0, at which vLLM refuses several choices."""
 
+TOKENS: Final = (1, 2, 8, 16, 24)
 LONG_TOKENS: Final = 160
 CHOICES: Final = 3
 
@@ -105,7 +108,7 @@ class Traffic:
         self._long_share, self._several_share = long, several
         self._texts = [
             " ".join(rng.choices(WORDS, k=rng.choice(LENGTHS))).capitalize() + "."
-            for _ in range(60)
+            for _ in range(TEXTS)
         ]
         self.tally = Tally()
 
@@ -131,7 +134,8 @@ class Traffic:
             return
         self.tally.digests.add(digest)
         rows = None if known is None else known.rows
-        wanted = await self._oracle.answer(self._input(request, digest, known), rows)
+        what = self._input(request, digest, known)
+        wanted = await self._oracle.answer(what, request.tokens, rows)
         verdicts = {compare(steps, wanted) for steps in choices}
         if "mismatch" in verdicts or len(choices) != request.n:
             self._mismatch(request, digest, f"{choices} instead of {wanted}")
@@ -149,7 +153,7 @@ class Traffic:
         other = self._rng.choice(others)
         if other.digest != known.digest:
             what = self._input(request, other.digest, other)
-            wanted = await self._oracle.answer(what, other.rows)
+            wanted = await self._oracle.answer(what, request.tokens, other.rows)
             self.tally.controls += 1
             self.tally.noticed += compare(steps, wanted) == "mismatch"
 
@@ -157,11 +161,11 @@ class Traffic:
         """A request at random."""
         rng, pinned = self._rng, drawn(self._rng, PINNED)
         model = f"{PROMPT}@{rng.choice(self._world.live)}" if pinned else PROMPT
-        sampling: dict[str, Any] = {"max_tokens": rng.choice((1, 2, 8, 16, 24)), "temperature": 0}
+        tokens, sampling = rng.choice(TOKENS), {"temperature": 0}
         if drawn(rng, self._seeded_share):
             sampling |= {"temperature": 0.8, "top_p": 0.9, "seed": rng.randrange(4)}
         if drawn(rng, self._long_share):
-            sampling |= {"max_tokens": LONG_TOKENS, "ignore_eos": True}
+            tokens, sampling = LONG_TOKENS, sampling | {"ignore_eos": True}
         several = sampling["temperature"] == 0 and drawn(rng, self._several_share)
         if several:
             sampling["temperature"] = GREEDY
@@ -170,6 +174,7 @@ class Traffic:
             model=self._base if drawn(rng, PLAIN) else model,
             text=rng.choice(self._texts),
             chat=drawn(rng, CHAT),
+            tokens=tokens,
             sampling=tuple(sampling.items()),
             stream=stream,
             cancel=stream and drawn(rng, CANCELLED),
@@ -209,7 +214,10 @@ class Traffic:
     def _input(self, request: Request, digest: str, known: Known | None) -> Input:
         system = None if known is None else known.text
         ids = (self._tokens.chat if request.chat else self._tokens.plain)(request.text, system)
-        return Input(digest, tuple(ids), request.sampling)
+        sampling = dict(request.sampling)
+        if request.n > 1:
+            sampling["temperature"] = 0
+        return Input(digest, tuple(ids), tuple(sampling.items()))
 
     def _refused(self, request: Request, error: dict[str, Any]) -> None:
         """Count an error by its code; one that has none of ours is a failure."""

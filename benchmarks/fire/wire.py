@@ -22,6 +22,7 @@ class Request:
         model: ``fire``, ``fire@VERSION``, or the base model.
         text: what the user says.
         chat: whether it is a chat completion, not a completion.
+        tokens: how many at most.
         sampling: as it is sent.
         stream: whether the answer is streamed.
         cancel: whether the caller goes away after the first words.
@@ -32,6 +33,7 @@ class Request:
     model: str
     text: str
     chat: bool
+    tokens: int
     sampling: tuple[tuple[str, Any], ...]
     stream: bool
     cancel: bool
@@ -45,6 +47,7 @@ def wire(request: Request) -> tuple[str, dict[str, Any]]:
         "model": request.model,
         "stream": request.stream,
         "n": request.n,
+        "max_tokens": request.tokens,
         "return_tokens_as_token_ids": True,
         **dict(request.sampling),
     }
