@@ -104,7 +104,6 @@ bench: ## Measure everything side by side; tables here, charts in .bench (two ho
 	@$(BIN)/python benchmarks/mixed.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/swap.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/prefix.py --model "$(DEMO_MODEL)"
-	@$(BIN)/python benchmarks/doze.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)" --alone
 	@$(BIN)/python benchmarks/profile_request.py

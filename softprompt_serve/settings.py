@@ -70,13 +70,6 @@ class Settings(AccessSettings, TelemetrySettings):
         bool,
         Field(description="Serve versions of kind `prefix`: a KV connector of ours in the engine."),
     ] = True
-    doze: Annotated[
-        bool,
-        Field(
-            description="Let vLLM's processes sleep for a moment while they wait for one another, where "
-            "vLLM has them look again without a pause. For a CPU with fewer cores than processes."
-        ),
-    ] = False
     host_tier_bytes: Annotated[
         int,
         Field(ge=0, description="Bytes of evicted tensors each worker keeps in host memory."),

@@ -61,8 +61,7 @@ def environment(given: Mapping[str, str], *, cpu: bool) -> dict[str, str]:
     """The server's environment: what was given, and what the demo needs where it wasn't."""
     ours = {"SOFTPROMPT_BASE_MODEL_REVISION": BASE_REVISION, "VLLM_NO_USAGE_STATS": "1"}
     if cpu:
-        # A laptop has few cores to spare for waiting.
-        ours |= {"VLLM_CPU_KVCACHE_SPACE": "2", "SOFTPROMPT_DOZE": "true"}
+        ours["VLLM_CPU_KVCACHE_SPACE"] = "2"
     return ours | dict(given)
 
 

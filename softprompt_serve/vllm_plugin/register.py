@@ -16,7 +16,7 @@ from softprompt_serve.bank.tensors import Bank
 from softprompt_serve.errors import SoftpromptError
 from softprompt_serve.settings import load_settings
 from softprompt_serve.telemetry.redaction import protect
-from softprompt_serve.vllm_plugin import doze, fail_closed, logs, overlay, seam, seams
+from softprompt_serve.vllm_plugin import fail_closed, logs, overlay, seam, seams
 from softprompt_serve.vllm_plugin.geometry import heads_of
 from softprompt_serve.vllm_plugin.placeholder import placeholder_id
 
@@ -45,15 +45,11 @@ def register() -> None:
         protect(settings, os.environ)
         seams.check_version(allow_unsupported=settings.allow_unsupported_vllm)
         seam.verify(seams.ENGINE_SEAMS)
-        if settings.doze:
-            seam.verify(seams.DOZE_SEAMS)
     except SoftpromptError as error:
         REGISTRATION.problem = error.message
         logger.error("softprompt-serve stays inactive: %s", error.message)  # noqa: TRY400
         return
     _patch()
-    if settings.doze:
-        doze.patch_queue(seam.resolve(seams.QUEUE_WAIT))
     REGISTRATION.patched = True
 
 

@@ -32,7 +32,6 @@ ASYNC_OUTPUT = "vllm.v1.outputs:AsyncModelRunnerOutput"
 RENDERER = "vllm.renderers.online_renderer:OnlineRenderer"
 MODELS = "vllm.entrypoints.openai.models.serving:OpenAIServingModels"
 ENGINE = "vllm.v1.engine.async_llm:AsyncLLM"
-QUEUE_WAIT = "vllm.distributed.device_communicators.shm_broadcast:SpinCondition"
 
 ENGINE_SEAMS = (
     Seam(
@@ -196,17 +195,6 @@ LAUNCH_SEAMS = (
     Seam("vllm.entrypoints.cli.serve:ServeSubcommand.cmd", "serve", "none needed", ("args",)),
 )
 """What ``softprompt-serve serve`` needs beside; a plain ``vllm serve`` does without."""
-
-DOZE_SEAMS = (
-    Seam(
-        f"{QUEUE_WAIT}.wait",
-        "sleep where vLLM's processes wait for one another",
-        "vLLM's own setting for it, as its pull request 52848 has it",
-        ("self", "timeout_ms"),
-        ("sched_yield()",),
-    ),
-)
-"""What is patched only where ``SOFTPROMPT_DOZE`` is set."""
 
 
 def installed_vllm() -> tuple[str, str] | None:

@@ -77,7 +77,6 @@ class Server:
             **{k: v for k, v in os.environ.items() if not k.startswith(("SOFTPROMPT_", "VLLM_"))},
             "SOFTPROMPT_HOME": str(self.home),
             "SOFTPROMPT_PROMOTION_GATES": "off",  # most tests are about something else
-            "SOFTPROMPT_DOZE": "true",  # as the demo has it, where cores are few
             "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",  # as `serve` has it; plain vLLM would take more
             **self.environment,
         }

@@ -6,15 +6,9 @@ import pytest
 
 from softprompt_serve.errors import StartupRefused
 from softprompt_serve.vllm_plugin import seam, seams
-from softprompt_serve.vllm_plugin.seams import (
-    DOZE_SEAMS,
-    ENGINE_SEAMS,
-    LAUNCH_SEAMS,
-    SERVER_SEAMS,
-    Seam,
-)
+from softprompt_serve.vllm_plugin.seams import ENGINE_SEAMS, LAUNCH_SEAMS, SERVER_SEAMS, Seam
 
-EVERY = [*ENGINE_SEAMS, *SERVER_SEAMS, *LAUNCH_SEAMS, *DOZE_SEAMS]
+EVERY = [*ENGINE_SEAMS, *SERVER_SEAMS, *LAUNCH_SEAMS]
 
 PATCHED = "vllm.v1.worker.gpu_input_batch:InputBatch.add_request"
 
