@@ -185,8 +185,8 @@ BANK = (
     Mutation(
         "two versions share a row",
         _SLOTS,
-        "            start = slot.stop\n        return start if",
-        "            start = slot.stop - 1\n        return start if",
+        "start = slot.stop\n",
+        "start = slot.stop - 1\n",
         "bank/test_slots.py::test_the_next_version_begins_where_the_last_one_ends",
     ),
     Mutation(
@@ -199,15 +199,15 @@ BANK = (
     Mutation(
         "a held version is evicted for a newcomer",
         _SLOTS,
-        "            and not self.holders(slot.digest)\n",
-        "",
+        "return not self.holders(slot.digest)",
+        "return True",
         "bank/test_slots.py::test_a_held_version_is_never_evicted_for_a_newcomer",
     ),
     Mutation(
         "a leased version is evicted for a newcomer",
         _SLOTS,
-        "if slot.digest not in keep\n",
-        "if True\n",
+        "if slot.digest not in keep and ",
+        "if ",
         "bank/test_slots.py::test_a_kept_version_is_never_evicted_for_a_newcomer",
     ),
     Mutation(

@@ -7,6 +7,7 @@ a tensor and without a model; what only an engine can show stays with the end-to
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -122,6 +123,7 @@ class FakeWorkers:
                 "hidden_size": self.hidden_size,
                 "capacity_rows": self.slots.capacity,
                 "used_rows": self.slots.used,
+                "keys_room": self.slots.spare_room * self.hidden_size // math.prod(self.kv.of(1)),
                 "slab_bytes": 4 * self.slots.capacity * self.hidden_size,
                 "resident": dict(resident),
                 "held": dict(held),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,11 @@ class Heads:
         count = max(1, whole.kv_heads // ranks)
         first = rank * count if whole.kv_heads >= ranks else rank // (ranks // whole.kv_heads)
         return cls(whole, first, count)
+
+    @property
+    def values_per_token(self) -> int:
+        """Numbers that one token's keys and values are on this worker."""
+        return math.prod(self.whole.of(1)) // self.whole.kv_heads * self.count
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The worker's part of keys and values ``[layers, 2, n, kv_heads, head_dim]``.

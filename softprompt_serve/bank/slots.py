@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from softprompt_serve.errors import BadRequest, Conflict, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 
 def rows_of(shape: Sequence[int], hidden_size: int) -> int:
@@ -73,6 +73,12 @@ class Slots:
     def used(self) -> int:
         """Rows given away."""
         return sum(slot.rows for slot in self._slots.values())
+
+    @property
+    def spare_room(self) -> int:
+        """The most rows that something spare could have now, in one piece."""
+        gone = {slot.digest for slot in self._slots.values() if self._is_free(slot) and slot.spare}
+        return max(rows for _, rows in self._gaps(gone))
 
     def place(
         self, digest: str, rows: int, *, keep: Collection[str] = (), spare: bool = False
@@ -148,9 +154,7 @@ class Slots:
         candidates = [
             slot
             for slot in self._slots.values()
-            if slot.digest not in keep
-            and not self.holders(slot.digest)
-            and (slot.spare or not spare)
+            if slot.digest not in keep and self._is_free(slot) and (slot.spare or not spare)
         ]
         candidates.sort(key=lambda slot: not slot.spare)
         while (start := self._first_gap(rows, {v.digest for v in victims})) is None:
@@ -166,13 +170,18 @@ class Slots:
         stop = start + rows
         return start, tuple(v.digest for v in victims if v.start < stop and start < v.stop)
 
+    def _is_free(self, slot: Slot) -> bool:
+        return not self.holders(slot.digest)
+
     def _first_gap(self, rows: int, without: Collection[str]) -> int | None:
         """The lowest row from which ``rows`` rows are free, ignoring slots in ``without``."""
+        return next((start for start, free in self._gaps(without) if free >= rows), None)
+
+    def _gaps(self, without: Collection[str]) -> Iterator[tuple[int, int]]:
+        """Where nothing lies and how many rows that is, ignoring slots in ``without``."""
         start = 0
         for slot in sorted(self._slots.values(), key=lambda slot: slot.start):
-            if slot.digest in without:
-                continue
-            if slot.start - start >= rows:
-                break
-            start = slot.stop
-        return start if self.capacity - start >= rows else None
+            if slot.digest not in without:
+                yield start, slot.start - start
+                start = slot.stop
+        yield start, self.capacity - start

@@ -131,6 +131,13 @@ class Bank:
         """
         self._write(digest, payload.cpu(), (), spare=True)
 
+    @property
+    def keys_room(self) -> int:
+        """Virtual tokens whose keys and values ``store`` would find room for now."""
+        if self.heads is None:
+            return 0
+        return self.slots.spare_room * self.hidden_size // self.heads.values_per_token
+
     def hold(
         self, digest: str, tokens: int, holder: str, *, deep: bool = False
     ) -> torch.Tensor | None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS: Final = 0.3
-"""For so long a swap waits for it, so that a busy engine does not hold up swaps."""
+PATIENCE_SECONDS: Final = 0.8
+"""For so long a swap waits for it: under a second, whatever keeps the engine busy."""
 
 _REMEMBERED: Final = 4096
 
@@ -104,7 +104,7 @@ class Warming:
         lease = self._residency.lease(version)
         try:
             await self._residency.ensure(version)
-            if self._keep:
+            if self._keep and await self._has_room(version):
                 # A salt of its own, so that all is computed and nothing is found.
                 salt = salt_for(version.digest, secrets.token_hex(8))
                 await self._send(Reference(version.digest, version.virtual_tokens, "caught"), salt)
@@ -116,6 +116,11 @@ class Warming:
                 await self._send(Reference.to(version), salt_for(version.digest, None))
         finally:
             lease.release()
+
+    async def _has_room(self, version: Version) -> bool:
+        """Whether all workers have room for its keys and values: computed for nothing they cost."""
+        statuses = await self._residency.refresh()
+        return all(status["keys_room"] >= version.virtual_tokens for status in statuses)
 
     async def _send(self, reference: Reference, salt: str) -> None:
         from vllm import SamplingParams  # noqa: PLC0415 - heavy, and only needed here

@@ -45,6 +45,7 @@ class SoftpromptWorker:
                 "deep_problem": OVERLAY.deep_problem,
                 "capacity_rows": bank.slots.capacity,
                 "used_rows": bank.slots.used,
+                "keys_room": bank.keys_room,
                 "slab_bytes": bank.slab.nbytes,
                 "resident": {slot.digest: slot.rows for slot in bank.slots.resident()},
                 "held": {

@@ -22,6 +22,12 @@ def test_one_worker_holds_everything() -> None:
     assert torch.equal(Heads.of_rank(WHOLE).of(tensor), tensor)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_a_tokens_values_are_those_of_its_part(ranks: int) -> None:
+    heads = Heads.of_rank(WHOLE, ranks=ranks)
+    assert heads.values_per_token == heads.of(whole(1)).numel()
+
+
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_heads_out_in_order(ranks: int) -> None:
     tensor = whole()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -280,3 +282,29 @@ def test_holding_what_is_not_resident_holds_nothing() -> None:
 
 def test_releasing_a_stranger_is_fine() -> None:
     Slots(4).release("nobody")
+
+
+@given(
+    st.lists(st.tuples(digests, st.booleans(), st.booleans()), max_size=12),
+    st.sets(digests, max_size=3),
+)
+def test_something_spare_finds_as_much_room_as_is_said(
+    placed: list[tuple[str, bool, bool]], gone: set[str]
+) -> None:
+    slots = Slots(CAPACITY)
+    for digest, spare, held in placed:
+        try:
+            slots.place(digest, ROWS[digest], spare=spare)
+        except Unavailable:
+            continue
+        if held:
+            slots.hold(digest, f"holder of {digest}")
+    for digest in gone:
+        slots.release(f"holder of {digest}")
+        slots.evict(digest)
+    room = slots.spare_room
+    if room:
+        copy.deepcopy(slots).place("new", room, spare=True)
+    if room < CAPACITY:
+        with pytest.raises(Unavailable):
+            slots.place("new", room + 1, spare=True)

@@ -321,6 +321,24 @@ def test_what_a_worker_made_goes_first_and_leaves_nothing_behind() -> None:
     assert not bank_.restore("made")
 
 
+@pytest.mark.parametrize("capacity", [15, 16, 30, 64])
+def test_as_many_tokens_keys_find_room_as_is_said(capacity: int) -> None:
+    bank_ = deep_bank(capacity)
+    bank_.load(prefix(1))
+    room = bank_.keys_room
+    if room:
+        bank_.store("made", torch.ones(3, 2, room, 2, 5))
+        assert bank_.keys_room == room  # it would go for another
+        bank_.hold("made", room, "r", deep=True)
+        assert bank_.keys_room < room
+    with pytest.raises((Unavailable, BadRequest)):
+        bank_.store("more", torch.ones(3, 2, room + 1, 2, 5))
+
+
+def test_without_heads_there_is_room_for_no_keys() -> None:
+    assert bank().keys_room == 0
+
+
 def test_what_a_worker_made_takes_no_versions_room() -> None:
     bank_, content = deep_bank(capacity=20), prefix(1)
     bank_.load(content)

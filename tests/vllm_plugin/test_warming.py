@@ -182,6 +182,16 @@ async def test_where_keys_and_values_are_kept_any_number_of_tokens_is_worth_it(
 
 async def test_a_bank_without_room_leaves_the_prefix_cache(tmp_path: Path) -> None:
     async with started(tmp_path, keep=True) as (service, engine, _):
+        version = await imported(service, BLOCK)
+        slots = workers_of(service).slots
+        slots.place("another's", slots.spare_room - 1)
+        await service.set_alias("p", "production", "v1", None)
+        assert [params.extra_args[KEY]["way"] for _, params, _ in engine.sent] == ["rows"]
+        assert not service.residency.has_keys(version)
+
+
+async def test_room_that_went_meanwhile_leaves_the_prefix_cache(tmp_path: Path) -> None:
+    async with started(tmp_path, keep=True) as (service, engine, _):
         engine.room = False
         version = await imported(service, BLOCK)
         await service.set_alias("p", "production", "v1", None)
