@@ -25,7 +25,7 @@ from pathlib import Path
 
 import httpx
 import torch
-from fire import tiny
+from fire import dozing, tiny
 from fire.memory import Watch, slope
 from fire.oracle import Oracle, Tokens
 from fire.traffic import LONG, SEVERAL, Traffic, together
@@ -262,11 +262,11 @@ def main(given: list[str] | None = None) -> int:
         with serving(
             folder,
             *flags,
+            program=(dozing.__file__,),
             log=options.log,
             allow_raw_prompt_embeds=True,
             bank_rows=options.bank_rows,
             metric_arms=options.metric_arms,
-            doze=True,
             drain_seconds=5,
         ) as served:
             return asyncio.run(soak(options, served, folder))

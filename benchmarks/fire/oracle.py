@@ -30,7 +30,7 @@ TOP: Final = 5
 TOLERANCE: Final = 0.02
 """Nats. Rounding in float32 stays under 0.001 here, and another prompt's are off by more than 0.1."""
 
-AT_ONCE: Final = 24
+AT_ONCE: Final = 16
 """Tokens that are asked for, at least: what a longer answer begins with is the shorter one."""
 
 _REMEMBERED: Final = 20_000

@@ -43,7 +43,7 @@ the cache is full, that preempts others."""
 GREEDY: Final = 0.001
 """As good as 0, at which vLLM refuses several choices."""
 
-TOKENS: Final = (1, 2, 8, 16, 24)
+TOKENS: Final = (1, 2, 4, 8, 16)
 LONG_TOKENS: Final = 160
 CHOICES: Final = 3
 
