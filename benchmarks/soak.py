@@ -195,8 +195,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="serve this one; else a tiny one is made")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--answers", type=int, help="stop after so many, not after a time")
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--change-seconds", type=float, default=0.25, help="between changes")
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--change-seconds", type=float, default=1.0, help="between changes")
     parser.add_argument("--bank-rows", type=int, default=1200)
     parser.add_argument(
         "--metric-arms",
@@ -205,7 +205,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         help="versions that have series of their own, 42 kB each: enough are soon there, so that what "
         "still grows is a leak",
     )
-    parser.add_argument("--cache-bytes", type=int, default=2 * 2**20, help="of the KV cache")
+    parser.add_argument("--cache-bytes", type=int, default=3 * 2**20, help="of the KV cache")
     parser.add_argument(
         "--seeded",
         type=float,
@@ -262,7 +262,7 @@ def main(given: list[str] | None = None) -> int:
         with serving(
             folder,
             *flags,
-            program=(dozing.__file__,),
+            program=(dozing.__file__, "serve"),
             log=options.log,
             allow_raw_prompt_embeds=True,
             bank_rows=options.bank_rows,

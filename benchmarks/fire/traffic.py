@@ -34,7 +34,7 @@ CHAT: Final = 0.6
 STREAMED: Final = 0.4
 CANCELLED: Final = 0.2
 CONTROLLED: Final = 0.02
-LONG: Final = 0.2
+LONG: Final = 0.05
 SEVERAL: Final = 0.1
 """Shares of requests; `CANCELLED` is of the streamed ones, `CONTROLLED` of the answers. `LONG` ones
 outgrow blocks of the KV cache as they are answered, and `SEVERAL` ask for many choices at once: where
