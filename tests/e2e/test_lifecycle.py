@@ -126,7 +126,7 @@ def test_uploads_loads_and_removals_under_load_disturb_nobody(
     wanted = expected_texts(reference, {"v1": tensor})["v1"]
     client = server.client()
     with Load(server, "steady").running() as load:
-        for turn in range(10):
+        for turn in range(6):
             passing = reference.random_rows(40, seed=100 + turn)
             name = f"p{turn}"
             admin.imported("steady", safetensors_bytes(passing), version=name)
