@@ -216,7 +216,7 @@ class Traffic:
         ids = (self._tokens.chat if request.chat else self._tokens.plain)(request.text, system)
         sampling = dict(request.sampling)
         if request.n > 1:
-            sampling["temperature"] = 0
+            sampling["temperature"] = 0  # as good as that, and asked for already
         return Input(digest, tuple(ids), tuple(sampling.items()))
 
     def _refused(self, request: Request, error: dict[str, Any]) -> None:
