@@ -11,6 +11,9 @@ import math
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.artifact import KvShape, Limits, content_from_parts
@@ -28,7 +31,6 @@ from softprompt_serve.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
-    from pathlib import Path
 
     from fastapi import FastAPI
 
@@ -151,6 +153,15 @@ def settings_for_tests(home: Path, **changes: Any) -> Settings:
     return Settings(**(given | changes))
 
 
+@cache
+def _empty_catalogue() -> bytes:
+    """The file of a catalogue without prompts; to migrate one takes longer than many a test."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "catalogue.db"
+        Catalogue.open(url_of(file)).close()
+        return file.read_bytes()
+
+
 def service_for_tests(
     tmp_path: Path,
     *,
@@ -170,7 +181,10 @@ def service_for_tests(
     home = settings.home_dir
     home.mkdir(parents=True, exist_ok=True)
     guarded = settings.promotion_gates == "enforce"
-    url = settings.database_url or url_of(home / "catalogue.db")
+    file = home / "catalogue.db"
+    if settings.database_url is None and not file.exists():
+        file.write_bytes(_empty_catalogue())
+    url = settings.database_url or url_of(file)
     catalogue = Catalogue.open(url, guarded=guarded)
     store = open_blobs(settings)
     served = Served(
