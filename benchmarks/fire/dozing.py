@@ -1,8 +1,8 @@
 """The server's command, with processes that sleep while they wait for one another.
 
 For a second after the last message a reader of vLLM's queue in shared memory looks for the next without
-a pause. On two cores that takes the time of whoever else has work: the API server, and above all the
-client that computes what an answer must be. Nothing else is changed, and answers can't be.
+a pause. On two cores that takes the time of whoever else has work: the API server, and the client that
+holds answers against others. Nothing else is changed, and answers can't be.
 
     python benchmarks/fire/dozing.py serve MODEL [flags of vllm serve]
 """

