@@ -22,10 +22,11 @@ HIDDEN_SIZE = 8
 
 
 @pytest.fixture
-def mlflow(monkeypatch: pytest.MonkeyPatch) -> Any:
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in mlflow_import._ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)  # where it makes its own store, asked for or not
     return pytest.importorskip("mlflow")
 
 
