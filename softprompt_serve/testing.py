@@ -7,7 +7,6 @@ a tensor and without a model; what only an engine can show stays with the end-to
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from softprompt_serve.artifact import KvShape, Limits, content_from_parts
+from softprompt_serve.bank.heads import Heads
 from softprompt_serve.bank.slots import Slots, rows_of
 from softprompt_serve.errors import BadRequest, SoftpromptError
 from softprompt_serve.registry.catalog import Catalogue
@@ -112,6 +112,7 @@ class FakeWorkers:
         self._called("status", "")
         resident = {slot.digest: slot.rows for slot in self.slots.resident()}
         held = {digest: n for digest in resident if (n := self.slots.holders(digest))}
+        values = Heads.of_rank(self.kv).values_per_token
         return [
             {
                 "patched": True,
@@ -125,7 +126,7 @@ class FakeWorkers:
                 "hidden_size": self.hidden_size,
                 "capacity_rows": self.slots.capacity,
                 "used_rows": self.slots.used,
-                "keys_room": self.slots.spare_room * self.hidden_size // math.prod(self.kv.of(1)),
+                "keys_room": self.slots.spare_room * self.hidden_size // values,
                 "slab_bytes": 4 * self.slots.capacity * self.hidden_size,
                 "resident": dict(resident),
                 "held": dict(held),

@@ -40,7 +40,8 @@ def make(folder: Path, demo: Path, seed: int = 0, **changes: Any) -> Path:
     kind = given.pop("model_type")
     if kind != "llama":
         del given["architectures"]
-    _cut(folder / "tokenizer.json", given["vocab_size"])
+    if "vocab_size" in changes:
+        _cut(folder / "tokenizer.json", given["vocab_size"])
     config = AutoConfig.for_model(kind, **given)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).float()

@@ -26,5 +26,5 @@ def attach_console(app: FastAPI, settings: Settings, door: Door) -> None:
     if not settings.console:
         return
     app.state.softprompt_console = Console(settings, door)
-    app.include_router(actions)
-    app.include_router(pages)
+    for part in (actions, pages):
+        app.router.routes.extend(part.routes)  # as the admin API's: made once
