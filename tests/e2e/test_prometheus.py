@@ -12,7 +12,7 @@ import torch
 from e2e.conftest import TICKET
 from e2e.harness import Admin, Server
 from e2e.reference import safetensors_bytes
-from e2e.test_metrics import Page, eventually
+from e2e.test_metrics import eventually
 from e2e.test_rollouts import chat
 from observability.prometheus import Prometheus, running
 from observability.queries import ask, rules
@@ -21,6 +21,9 @@ from runs import run_id, scored
 from softprompt_serve.release.evidence_shapes import to_document
 
 SECONDS = 600
+
+RATES = "16s"
+"""Of the dashboards: wide enough for scrapes that a busy machine answers late."""
 
 NO_TARIFF = "the server has no prices"
 NO_VERDICTS = "no evaluator has spoken"
@@ -83,6 +86,7 @@ def prometheus(
     with running(tmp_path_factory.mktemp("prometheus"), target) as found:
         found.scraped(2)
         traffic(server, admin, prompt)
+        shadowed(admin, prompt, found)
         govern(admin, prompt, run_id(1))
         found.scraped(2)
         stepwise(admin, prompt)
@@ -109,11 +113,21 @@ def traffic(server: Server, admin: Admin, prompt: str) -> None:
         model=prompt, messages=body["messages"], max_tokens=200, stream=True
     ) as stream:
         next(iter(stream))
-    eventually(lambda: bool(Page(admin).of("softprompt_shadow_divergence_nats_bucket")))
-    eventually(lambda: Page(admin).value("softprompt_shadow_pairs_total", prompt=prompt) > 0)
-    eventually(
-        lambda: Page(admin).value("softprompt_shadow_divergence_nats_count", prompt=prompt) > 0
-    )
+
+
+def shadowed(admin: Admin, prompt: str, prometheus: Prometheus) -> None:
+    """Requests, until two scrapes have seen that the shadow's pairs grew in number between them."""
+    keys = iter(range(1000))
+    of = f'prompt="{prompt}", cohort="default"'
+
+    def growing() -> bool:
+        chat(admin, prompt, headers={"x-softprompt-sticky-key": f"shadow-{next(keys)}"})
+        return all(
+            prometheus.query(f"rate(softprompt_shadow_{name}{{{of}}}[{RATES}]) > 0")
+            for name in ("pairs_total", "divergence_nats_count")
+        )
+
+    prometheus.until(growing)
 
 
 def stepwise(admin: Admin, prompt: str) -> None:
@@ -160,7 +174,7 @@ def govern(admin: Admin, prompt: str, run: str) -> None:
 
 
 def test_every_query_has_an_answer(prometheus: Prometheus) -> None:
-    found = ask(prometheus, SECONDS)
+    found = ask(prometheus, SECONDS, {"__rate_interval": RATES})
     assert found.errors == {}
     assert found.empty - MAY_BE_EMPTY.keys() == set()
 
@@ -169,7 +183,7 @@ def test_every_query_has_an_answer_for_one_prompt_and_cohort(
     prometheus: Prometheus, prompt: str
 ) -> None:
     chosen = {"prompt": prompt, "version": "(v1|v2|v3)", "cohort": "default", "route": "default"}
-    found = ask(prometheus, SECONDS, chosen)
+    found = ask(prometheus, SECONDS, chosen | {"__rate_interval": RATES})
     assert found.errors == {}
     # Of another prompt, of none, and from before the first look.
     elsewhere = ("Swaps of an alias", "Tokens", "Versions")
