@@ -90,7 +90,7 @@ def test_rows_and_keys_of_any_length_answer_as_transformers_does(
     admin = server.admin()
     workers = admin.workers()
     assert all(worker["deep"] for worker in workers)
-    for n in SIZES[:: len(workers)]:  # several on two cores take their time
+    for n in SIZES if len(workers) == 1 else SIZES[::4]:  # two on two cores take their time
         ids = visible(reference, seed=n)
         rows = reference.random_rows(n, seed=n)
         assert imported(admin, "soft", rows, f"n{n}") == "soft"
