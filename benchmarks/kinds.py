@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
-from cost.engines import WITHOUT_US
+from cost.engines import WITHOUT_US, vllm_alone
 from openai import AsyncOpenAI
 from rich.console import Console
 from rich.progress import Progress
@@ -157,14 +156,14 @@ def without_us(model: Path, lora: Path) -> Iterator[str]:
     """Serve with vLLM alone, and an adapter."""
     with tempfile.TemporaryDirectory() as scratch:
         url = f"http://127.0.0.1:{(port := free_port())}"
-        command = [
-            *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
+        command = vllm_alone(
+            model,
             *("--served-model-name", BASE, "--dtype", "float32", "--host", "127.0.0.1"),
             *("--port", str(port), *FLAGS),
             *("--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"{LORA}={lora}"),
             # Its own layers and no others: each that could be adapted costs, adapted or not.
             *("--lora-target-modules", "qkv_proj", "o_proj"),
-        ]
+        )
         log = Path(scratch) / "server.log"
         with Server(command, {**os.environ, **WITHOUT_US}, log) as server:
             wait_ready(server, url)

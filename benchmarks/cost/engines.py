@@ -131,7 +131,12 @@ def _command(model: Model, variant: str, at_once: int, adapter: Path | None) -> 
         ]
     if variant == LORA:
         flags += ["--enable-lora", "--lora-modules", f"{ADAPTER}={adapter}"]
-    start = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model.folder)]
+    return vllm_alone(model.folder, *flags)
+
+
+def vllm_alone(model: Path, *flags: str) -> list[str]:
+    """What starts vLLM's own server; in an environment that has :data:`WITHOUT_US`."""
+    start = ("-m", "vllm.entrypoints.openai.api_server", "--model", str(model))
     return [sys.executable, *start, *flags]
 
 

@@ -20,12 +20,14 @@ def make_lora(model: Path, folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    from softprompt_serve.demo.adapters import ATTENTION
+
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     wrapped = get_peft_model(
         base,
         LoraConfig(
             r=LORA_RANK,
-            target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+            target_modules=list(ATTENTION),
             init_lora_weights=False,
             task_type="CAUSAL_LM",
         ),

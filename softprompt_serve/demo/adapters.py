@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 PROMPTS: Final = Path(__file__).parent / "prompts"
 WEIGHTS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
+ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""What a LoRA changes of each layer."""
 
 
 def wrap(directory: Path, recipe: Recipe) -> tuple[PeftModel, PreTrainedTokenizerBase]:
@@ -94,7 +96,7 @@ def _begin_lora(model: PreTrainedModel) -> PeftModel:
         task_type=TaskType.CAUSAL_LM,
         r=LORA_RANK,
         lora_alpha=2 * LORA_RANK,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        target_modules=list(ATTENTION),
     )
     return get_peft_model(model, config)
 

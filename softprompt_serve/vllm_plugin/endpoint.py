@@ -98,17 +98,16 @@ class SoftpromptEndpoint:
         workers = EngineWorkers(engine)
         statuses = await probe.check_workers(workers)
         placeholder = placeholder_id(config)
-        refused = (
-            probe.architecture_refused(config.model_config, self.settings)
-            or geometry.prefixes_refused(config)
-            or _problem_of(statuses)
-        )
+        soft_refused = probe.architecture_refused(config.model_config, self.settings)
+        refused = soft_refused or geometry.prefixes_refused(config) or _problem_of(statuses)
         proof = await probe.prove_overlay(engine, workers, placeholder, deep=refused is None)
         refused = refused or probe.keys_refused(proof)
         self.state.probe = proof
 
         SECRETS.learn(admin_token(self.settings))
-        service = await self._open(engine, workers, args, refused)
+        service = await self._open(
+            engine, workers, args, soft_refused=soft_refused, prefix_refused=refused
+        )
         self.state.tracing = self._measure(service)
         await service.start()
         _check_names(service)
@@ -124,7 +123,13 @@ class SoftpromptEndpoint:
         logger.info("softprompt-serve is ready: %s", self.state.probe)
 
     async def _open(
-        self, engine: Any, workers: EngineWorkers, args: Namespace, prefix_refused: str | None
+        self,
+        engine: Any,
+        workers: EngineWorkers,
+        args: Namespace,
+        *,
+        soft_refused: str | None,
+        prefix_refused: str | None,
     ) -> Service:
         settings, model = self.settings, engine.model_config
         home = settings.home_dir
@@ -149,7 +154,7 @@ class SoftpromptEndpoint:
                 kv=geometry.kv_shape(model) if prefix_refused is None else None,
             ),
             prefix_refused=prefix_refused,
-            soft_refused=probe.architecture_refused(model, settings),
+            soft_refused=soft_refused,
             siblings=(getattr(args, "api_server_count", 1) or 1) > 1,
         )
         return following(settings, catalogue, store, Residency(workers, store), served)
