@@ -7,14 +7,20 @@ to do. Nothing here imports a web framework.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+MAX_CHARS: Final = 2000
+_LAST_CHARS: Final = 500
+
 
 class SoftpromptError(Exception):
     """Base of all errors that this package raises on purpose.
+
+    A message quotes what was sent, which may be megabytes: what is over ``MAX_CHARS`` is cut out of
+    its middle, and of ``param``.
 
     Attributes:
         message: one or two sentences for a person.
@@ -37,10 +43,10 @@ class SoftpromptError(Exception):
         param: str | None = None,
         retry_after: int | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _shortened(message)
+        super().__init__(self.message)
         self.code = code or self.default_code
-        self.param = param
+        self.param = None if param is None else _shortened(param)
         self.retry_after = retry_after
 
     @property
@@ -61,6 +67,13 @@ class SoftpromptError(Exception):
         if self.details is not None:
             error["details"] = dict(self.details)
         return {"error": error}
+
+
+def _shortened(text: str) -> str:
+    """``text``, or its beginning and its end where it has more than ``MAX_CHARS``."""
+    if len(text) <= MAX_CHARS:
+        return text
+    return f"{text[: MAX_CHARS - _LAST_CHARS - 1]}…{text[-_LAST_CHARS:]}"
 
 
 _SERVER_ERRORS = 500

@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from softprompt_serve.errors import MAX_CHARS
 from softprompt_serve.server.service import Service
 from softprompt_serve.testing import (
     ADMIN_TOKEN,
@@ -89,7 +90,8 @@ def check_answer(status: int, read: Callable[[], Any]) -> None:
         return
     error = read()["error"]
     assert {*_FIELDS} <= set(error) <= {*_FIELDS, "details"}, error
-    assert error["message"], error
+    assert 0 < len(error["message"]) <= MAX_CHARS, error
+    assert len(error["param"] or "") <= MAX_CHARS, error
     known, code = CODES.get(status, set()), error["code"]
     assert code in known or ("artifact_*" in known and code.startswith("artifact_")), error
 

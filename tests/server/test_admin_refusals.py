@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from server.answers import V1, VERSIONS, code_of
 
+from softprompt_serve.errors import MAX_CHARS
 from softprompt_serve.testing import BASE_MODEL
 
 if TYPE_CHECKING:
@@ -48,6 +49,18 @@ async def test_a_declared_body_over_the_limit_is_refused(serve: Serve) -> None:
     async with serve(max_upload_bytes=2048) as api:
         answer = await api.import_soft(400)
         assert (answer.status_code, code_of(answer)) == (413, "upload_too_large")
+
+
+async def test_a_long_mistake_is_not_told_back_at_length(serve: Serve) -> None:
+    async with serve() as api:
+        long = "x" * 200_000
+        for answer in (
+            await api.client.post(f"{V1}/tokens", json={"name": "t", "scopes": [], long: 1}),
+            await api.client.post(f"{V1}/tokens", json={"name": "t", "scopes": ["no"] * 20_000}),
+            await api.client.put(f"{V1}/prompts/support/rollout", json={"arms": [{long: 1}]}),
+        ):
+            assert answer.status_code in {400, 422}
+            assert len(answer.content) < 3 * MAX_CHARS
 
 
 def pickled() -> bytes:
