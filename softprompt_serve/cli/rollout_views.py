@@ -90,20 +90,28 @@ def history(data: Data) -> RenderableType:
 
 
 def explained(data: Data) -> RenderableType:
-    """What a request would be answered by, and how that came about."""
-    facts = {
+    """What a request would be answered by, or refused with, and how that came about."""
+    refusal = data["refusal"]
+    facts: dict[str, Any] = {"refused": _refused(refusal)} if refusal else _answer(data)
+    facts |= {name: data[name] for name in ("cohort", "route", "generation")}
+    if data["passed_over"] is not None:
+        facts["passed over"] = f"{data['passed_over']} (not resident)"
+    if refusal is None:
+        facts["resident"] = "yes" if data["resident"] else "no"
+    steps = Text("\n".join(f"{number}. {step}" for number, step in enumerate(data["steps"], 1)))
+    return Group(new_grid(facts), Text(), steps)
+
+
+def _answer(data: Data) -> dict[str, Any]:
+    return {
         "answered by": f"{data['version']} ({data['kind']}, {data['digest'][:12]})",
         "because of": data["reason"] if data["rule"] is None else f"rule {data['rule']}",
         "arm": data["arm"],
-        "cohort": data["cohort"],
-        "route": data["route"],
-        "generation": data["generation"],
     }
-    if data["passed_over"] is not None:
-        facts["passed over"] = f"{data['passed_over']} (not resident)"
-    facts["resident"] = "yes" if data["resident"] else "no"
-    steps = Text("\n".join(f"{number}. {step}" for number, step in enumerate(data["steps"], 1)))
-    return Group(new_grid(facts), Text(), steps)
+
+
+def _refused(refusal: Data) -> Text:
+    return Text(f"{refusal['status']} {refusal['code']}: {refusal['message']}", style="red")
 
 
 def _heading(data: Data) -> RenderableType:

@@ -19,8 +19,10 @@ from softprompt_serve.server.schemas import ForceIn, Shape, rfc3339
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from softprompt_serve.errors import SoftpromptError
     from softprompt_serve.registry.replicas import Replica
     from softprompt_serve.registry.snapshot import Rollout
+    from softprompt_serve.router.ask import Ask
     from softprompt_serve.router.choose import Decision
     from softprompt_serve.server.rolling import Seen
 
@@ -196,20 +198,29 @@ class ExplainIn(Shape):
     visible_tokens: int | None = Field(None, ge=0)
 
 
-class ExplainOut(Shape):
-    """What this server would answer a sample request with, and why."""
+class RefusalOut(Shape):
+    """The error that a request would get."""
 
-    version: str
-    digest: str
-    kind: Kind
-    reason: Reason
+    status: int
+    code: str
+    message: str
+
+
+class ExplainOut(Shape):
+    """What this server would answer a sample request with, or refuse it with, and why."""
+
+    version: str | None = Field(description="null, as is all about it: the request is refused.")
+    digest: str | None
+    kind: Kind | None
+    reason: Reason | None
     rule: str | None
-    arm: str
+    arm: str | None
     cohort: str
     route: str
     generation: int
     passed_over: str | None = Field(description="The arm that is not resident here.")
     resident: bool
+    refusal: RefusalOut | None = Field(description="null: the request is answered.")
     steps: list[str]
 
     @classmethod
@@ -228,5 +239,27 @@ class ExplainOut(Shape):
             generation=decision.generation,
             passed_over=decision.passed_over,
             resident=resident,
+            refusal=None,
+            steps=list(steps),
+        )
+
+    @classmethod
+    def refused(
+        cls, error: SoftpromptError, ask: Ask, steps: Collection[str], *, generation: int
+    ) -> ExplainOut:
+        """From what the router raises."""
+        return cls(
+            version=None,
+            digest=None,
+            kind=None,
+            reason=None,
+            rule=None,
+            arm=None,
+            cohort=ask.cohort,
+            route=ask.route,
+            generation=generation,
+            passed_over=None,
+            resident=False,
+            refusal=RefusalOut(status=error.status, code=error.code, message=error.message),
             steps=list(steps),
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Response
 
-from softprompt_serve.errors import BadRequest, Invalid
+from softprompt_serve.errors import BadRequest, Invalid, NotFound, Unavailable
 from softprompt_serve.rollout import spec as documents
 from softprompt_serve.router.ask import Ask
 from softprompt_serve.router.choose import choose
@@ -190,14 +190,19 @@ async def resume(change: Changing, body: Reason = None) -> shapes.RolloutOut:
 async def explain(
     name: schemas.Name, service: Serving, body: shapes.ExplainIn | None = None
 ) -> shapes.ExplainOut:
-    """What this server would answer a request with, and why; refused as that request would be."""
+    """What this server would answer a request with, or refuse it with, and why."""
     ask = _ask(body or shapes.ExplainIn(), service.labels)
-    snapshot, residency = service.traffic, service.residency
+    snapshot, resident = service.traffic, service.residency.is_resident
     absent = service.settings.arm_not_resident
-    decision = choose(snapshot, name, ask, resident=residency.is_resident, absent=absent)
-    told = trace(snapshot, name, ask, resident=residency.is_resident, absent=absent)
-    resident = residency.is_resident(decision.version)
-    return shapes.ExplainOut.of(decision, told.steps, resident=resident)
+    steps = trace(snapshot, name, ask, resident=resident, absent=absent).steps
+    try:
+        decision = choose(snapshot, name, ask, resident=resident, absent=absent)
+    except (NotFound, Unavailable) as error:
+        if (prompt := snapshot.prompt(name)) is None:
+            raise
+        generation = 0 if prompt.rollout is None else prompt.rollout.generation
+        return shapes.ExplainOut.refused(error, ask, steps, generation=generation)
+    return shapes.ExplainOut.of(decision, steps, resident=resident(decision.version))
 
 
 def _ask(sample: shapes.ExplainIn, labels: Labels) -> Ask:

@@ -220,6 +220,7 @@ EXPLAINED = {
     "generation": 12,
     "passed_over": "v3",
     "resident": True,
+    "refusal": None,
     "steps": ["pinned: no", "rule `lawyers`: yes"],
 }
 
@@ -235,3 +236,15 @@ def test_an_explanation_names_the_version_and_numbers_the_steps() -> None:
 def test_an_explanation_without_a_rule_gives_the_reason() -> None:
     shown = lines(views.explained(EXPLAINED | {"rule": None, "reason": "split"}))
     assert "because of split" in shown
+
+
+def test_an_explanation_of_a_refusal_has_its_error() -> None:
+    nothing = dict.fromkeys(("version", "digest", "kind", "reason", "rule", "arm", "passed_over"))
+    refusal = {"status": 503, "code": "version_unloaded", "message": "`support@v2` is unloaded."}
+    steps = ["pinned: `v2`", "refused: v2 is unloaded"]
+    found = EXPLAINED | nothing | {"resident": False, "refusal": refusal, "steps": steps}
+    shown = lines(views.explained(found))
+    assert shown[0] == "refused 503 version_unloaded: `support@v2` is unloaded."
+    assert "cohort regulated" in shown
+    assert not any("resident" in line or "arm" in line for line in shown)
+    assert shown[-1] == "2. refused: v2 is unloaded"

@@ -263,6 +263,12 @@ def test_explain_of_a_pinned_version(support: Cli) -> None:
     assert "because of   pinned" in shown
 
 
+def test_explain_of_what_would_be_refused(support: Cli) -> None:
+    shown = support("rollout", "explain", "support", "--version", "v9").stdout
+    assert "refused     404 version_not_found" in shown
+    assert "refused: there is no version or alias `v9`" in shown
+
+
 def test_explain_numbers_how_it_came_about(support: Cli) -> None:
     support("rollout", "set", "support", document(support, RULES))
     shown = support("rollout", "explain", "support", "--cohort", "regulated").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 from softprompt_serve.server.schemas import NAME
@@ -12,18 +13,33 @@ _NAMES = {
     "name": ["support"],
     "prompt": ["support"],
     "alias": ["production", "canary"],
-    # Answers hold the defaults of these.
     "against": ["baseline", "base", "v1", "v2"],
     "baseline": ["baseline", *VERSIONS],
 }
+_SCHEMAS = "#/components/schemas/"
+_WHOLE = "Whole"
 _TAGS = ["*", '"0"', '"1"', '"2"', '"none"']
 
 
 def narrowed(document: dict[str, Any]) -> dict[str, Any]:
-    """A copy in which a name is one of a few, and ``If-Match`` one that may match."""
+    """A copy in which a name is one of a few, and ``If-Match`` one that may match.
+
+    Answers are as they were: what others have made has other names.
+    """
     narrow = copy.deepcopy(document)
     _walk(narrow, "")
+    schemas = narrow["components"]["schemas"]
+    for name, schema in document["components"]["schemas"].items():
+        schemas[f"{_WHOLE}{name}"] = _whole(schema)
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            narrow["paths"][path][method]["responses"] = _whole(operation["responses"])
     return narrow
+
+
+def _whole(node: Any) -> Any:
+    """A copy that refers to what wasn't narrowed."""
+    return json.loads(json.dumps(node).replace(_SCHEMAS, f"{_SCHEMAS}{_WHOLE}"))
 
 
 def _walk(node: Any, key: str) -> None:

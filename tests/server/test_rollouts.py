@@ -9,7 +9,7 @@ import httpx
 import pytest
 from server.answers import V1, VERSIONS, code_of
 
-from softprompt_serve.errors import Unavailable
+from softprompt_serve.errors import SoftpromptError, Unavailable
 from softprompt_serve.registry.replicas import Serving
 from softprompt_serve.registry.tallies import Tally
 from softprompt_serve.router.ask import Ask
@@ -634,9 +634,34 @@ async def test_a_fallback_is_explained(calls: Caller) -> None:
     assert (told["version"], told["reason"], told["passed_over"]) == ("v1", "fallback", "v2")
 
 
-async def test_an_explanation_is_refused_as_the_request_would_be(calls: Caller) -> None:
-    answer = await calls.post("explain", {"version": "v9"})
-    assert (answer.status_code, code_of(answer)) == (404, "version_not_found")
+@pytest.mark.parametrize(
+    ("sample", "status", "code"),
+    [
+        ({"version": "v9"}, 404, "version_not_found"),
+        ({"version": "v3"}, 503, "version_unloaded"),
+        ({}, 404, "no_production_version"),
+    ],
+)
+async def test_what_would_be_refused_is_explained_too(
+    calls: Caller, sample: Any, status: int, code: str
+) -> None:
+    unload = {"resident": False}
+    assert (await calls.client.put(f"{VERSIONS}/v3/residency", json=unload)).is_success
+    if not sample:
+        assert (await calls.client.delete(f"{V1}/prompts/support/aliases/production")).is_success
+    told = await explained(calls, **sample)
+    refusal = told.pop("refusal")
+    with pytest.raises(SoftpromptError) as raised:
+        choose(calls.api.service.snapshot, "support", Ask(pinned=sample.get("version")))
+    assert refusal == {"status": status, "code": code, "message": raised.value.message}
+    assert told["steps"][-1].startswith("refused: ")
+    assert (told["cohort"], told["generation"], told["resident"]) == ("default", 0, False)
+    assert told["version"] is told["digest"] is told["reason"] is told["arm"] is None
+
+
+async def test_of_a_prompt_that_is_not_there_nothing_is_explained(calls: Caller) -> None:
+    answer = await calls.client.post(f"{V1}/prompts/nobody/rollout/explain")
+    assert (answer.status_code, code_of(answer)) == (404, "prompt_not_found")
 
 
 async def test_no_sample_at_all_is_some_request(calls: Caller) -> None:

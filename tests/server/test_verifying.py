@@ -191,9 +191,9 @@ async def test_without_a_hard_baseline_requests_are_refused(started: Serve) -> N
         answer = await api.client.put(f"{URL}/aliases/production", json=body)
         assert answer.status_code == 200, answer.text
     async with started(NEW) as api:
-        answer = await api.client.post(f"{URL}/rollout/explain", json={})
-        assert (answer.status_code, code_of(answer)) == (503, "version_unverified")
-        assert "imported on weights" in answer.json()["error"]["message"]
+        refusal = (await api.client.post(f"{URL}/rollout/explain", json={})).json()["refusal"]
+        assert (refusal["status"], refusal["code"]) == (503, "version_unverified")
+        assert "imported on weights" in refusal["message"]
 
 
 async def test_the_policy_may_leave_it_a_part(started: Serve) -> None:
