@@ -92,7 +92,7 @@ mutate: ## Break the overlay on purpose, 70 ways, and see that a test fails for 
 	@$(PYTHON) scripts/bootstrap.py --with demo --with test
 	@$(BIN)/python scripts/mutate.py
 
-bench: ## Measure everything side by side; tables here, charts in .bench (two hours on 2 cores; RESULTS=)
+bench: ## Measure everything side by side; tables here, charts in .bench (three hours on 2 cores; RESULTS=)
 	@$(PYTHON) scripts/bootstrap.py --with demo
 	@$(BIN)/python -m softprompt_serve.demo.prepare "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/overlay.py --model "$(DEMO_MODEL)" --results "$(RESULTS)"
@@ -106,6 +106,9 @@ bench: ## Measure everything side by side; tables here, charts in .bench (two ho
 	@$(BIN)/python benchmarks/prefix.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/lag.py --model "$(DEMO_MODEL)" --alone
+	@$(BIN)/python benchmarks/shadow.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/telemetry.py --model "$(DEMO_MODEL)"
+	@$(BIN)/python benchmarks/routing.py
 	@$(BIN)/python benchmarks/profile_request.py
 	@$(BIN)/python benchmarks/zipf.py --demo "$(DEMO_MODEL)"
 	@$(BIN)/python benchmarks/starting.py --demo "$(DEMO_MODEL)"

@@ -23,7 +23,7 @@ from softprompt_serve.demo.child import Server
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 BASE: Final = "base"
 TOKEN: Final = "a-token-for-benchmarks"  # noqa: S105 - of a server on the loopback interface
@@ -46,6 +46,7 @@ def serving(
     *flags: str,
     program: Sequence[str] = ("-m", "softprompt_serve.cli", "serve"),
     log: Path | None = None,
+    environment: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Served]:
     """Serve ``model`` until the end; ``settings`` are ours, such as ``bank_rows=4096``.
@@ -55,6 +56,7 @@ def serving(
         flags: of ``vllm serve``.
         program: what Python runs; it is given the model and the flags.
         log: keeps the server's log, whose end is shown if something goes wrong.
+        environment: what the server's has besides.
         settings: ours, in lower case.
     """
     config = json.loads((model / "config.json").read_text())
@@ -68,16 +70,17 @@ def serving(
         given = {f"SOFTPROMPT_{name.upper()}": str(value) for name, value in settings.items()}
         # The variable overrules the flag.
         sized = "--kv-cache-memory-bytes" in flags
-        environment = {
+        whole = {
             **({} if sized else {"VLLM_CPU_KVCACHE_SPACE": "2"}),
             **os.environ,
+            **(environment or {}),
             "SOFTPROMPT_HOME": str(Path(scratch) / "home"),
             "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
             "SOFTPROMPT_PROMOTION_GATES": "off",
             "SOFTPROMPT_CHANGES_PER_MINUTE": "none",
             **given,
         }
-        with Server(command, environment, log or Path(scratch) / "server.log") as server:
+        with Server(command, whole, log or Path(scratch) / "server.log") as server:
             url = f"http://127.0.0.1:{port}"
             wait_ready(server, url)
             try:
@@ -123,6 +126,18 @@ class Caller:
             json={"version": version},
         )
         answer.raise_for_status()
+
+    async def rollout(self, prompt: str, document: dict[str, Any]) -> None:
+        """Set how a prompt's traffic is split, and its shadow."""
+        answer = await self.client.put(
+            f"{ADMIN}/prompts/{prompt}/rollout", headers=self._headers, json=document
+        )
+        answer.raise_for_status()
+
+    async def get(self, path: str) -> Any:
+        """What the admin API says."""
+        answer = await self.client.get(path, headers=self._headers)
+        return answer.raise_for_status().json()
 
     def body(self, model: str, visible: list[int], output: int) -> bytes:
         """A streamed completion, encoded."""

@@ -11,34 +11,30 @@ mean; and the server's own processor time per request, which other processes don
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import random
 import signal
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
-import safetensors.torch
-import torch
-from side_by_side import Figures, free_port, interval, machine, wait_ready
+from cost import processor
+from serving import Caller, Served, calling, parser, run
+from side_by_side import Figures, first_token, interval, machine
 
-from softprompt_serve.demo.child import Server
 from softprompt_serve.telemetry.channel import Events
 
+if TYPE_CHECKING:
+    import argparse
+
 OFF, METRICS, SPANS, ALL = VARIANTS = ("off", "metrics", "spans", "all")
-BASE, TOKEN = "base", "a-token-for-benchmarks"
-ADMIN = "/softprompts/v1"
+PROMPT = "bench"
 SWITCHED = "--serve-with-a-switch"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Switch:
@@ -56,7 +52,7 @@ def signal_of(variant: str) -> int:
     return int(signal.SIGRTMIN) + VARIANTS.index(variant)
 
 
-def serve_with_a_switch(pid_file: Path, flags: list[str]) -> None:
+def serve_with_a_switch(flags: list[str]) -> None:
     """``softprompt-serve serve`` with everything on, until a signal says otherwise."""
     from vllm.v1.engine.output_processor import OutputProcessor
 
@@ -84,7 +80,6 @@ def serve_with_a_switch(pid_file: Path, flags: list[str]) -> None:
     OutputProcessor.do_tracing = switched_trace
     for level, variant in enumerate(VARIANTS):
         signal.signal(signal_of(variant), lambda *_, level=level: setattr(Switch, "level", level))
-    pid_file.write_text(str(os.getpid()))
     serve(flags)
 
 
@@ -108,73 +103,47 @@ class Sink(BaseHTTPRequestHandler):
 class Bench:
     """The server's callers."""
 
-    def __init__(
-        self, options: argparse.Namespace, config: dict[str, int], url: str, pid: int
-    ) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.pid = pid
-        self.hidden_size, self.vocabulary = config["hidden_size"], config["vocab_size"]
         self.rng = random.Random(options.seed)
         self.rates, self.seconds = Figures(), Figures()
-        self.client = httpx.AsyncClient(base_url=url, timeout=600, trust_env=False)
 
-    async def upload(self) -> None:
-        """One version of random rows, in production."""
-        rows = torch.randn(self.options.rows, self.hidden_size) * 0.02
-        headers = {"authorization": f"Bearer {TOKEN}"}
-        answer = await self.client.post(
-            f"{ADMIN}/prompts/bench/versions",
-            headers=headers,
-            files={"tensor": ("rows.safetensors", safetensors.torch.save({"rows": rows}))},
-        )
-        answer.raise_for_status()
-        answer = await self.client.put(
-            f"{ADMIN}/prompts/bench/aliases/production", headers=headers, json={"version": "v1"}
-        )
-        answer.raise_for_status()
-
-    async def run(self) -> None:
+    async def run(self, served: Served) -> None:
         """All rounds; the first warms up."""
-        async with self.client:
-            await self.upload()
+        async with calling(served, self.options.seed) as caller:
+            await caller.upload(PROMPT, "v1", caller.rows(self.options.rows))
+            await caller.alias(PROMPT, "v1")
             for number in range(self.options.rounds + 1):
                 for variant in self.rng.sample(VARIANTS, len(VARIANTS)):
-                    os.kill(self.pid, signal_of(variant))
-                    rate, seconds = await self._turn()
+                    os.kill(served.pid, signal_of(variant))
+                    rate, seconds = await self._turn(caller)
                     if number:
                         self.rates.add(variant, rate)
                         self.seconds.add(variant, seconds)
                 print(f"  round {number} of {self.options.rounds}", file=sys.stderr, flush=True)
 
-    async def _turn(self) -> tuple[float, float]:
+    async def _turn(self, caller: Caller) -> tuple[float, float]:
         """Requests per second, and processor seconds of the server's own process for each."""
-        free = asyncio.Semaphore(self.options.concurrency)
+        options, pid = self.options, caller.served.pid
+        free = asyncio.Semaphore(options.concurrency)
 
-        async def ask() -> None:
-            ids = [
-                self.rng.randrange(100, self.vocabulary - 100) for _ in range(self.options.visible)
-            ]
-            body = {"model": "bench", "prompt": ids, "max_tokens": self.options.output}
-            body |= {"ignore_eos": True, "temperature": 0}
+        async def ask(body: bytes) -> None:
             async with free:
-                answer = await self.client.post("/v1/completions", json=body)
-            answer.raise_for_status()
+                await first_token(caller.client, body)
 
-        requests = self.options.requests
-        begun, used = time.perf_counter(), self._processor_seconds()
-        await asyncio.gather(*(ask() for _ in range(requests)))
-        rate = requests / (time.perf_counter() - begun)
-        return rate, (self._processor_seconds() - used) / requests
-
-    def _processor_seconds(self) -> float:
-        """What the API server's process has used, all threads of it; the engine is another one."""
-        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        user, system = after_name[11:13]
-        return (int(user) + int(system)) / TICKS
+        bodies = [
+            caller.body(PROMPT, caller.ids(options.visible), options.output)
+            for _ in range(options.requests)
+        ]
+        begun, used = time.perf_counter(), processor.seconds_alone(pid)
+        await asyncio.gather(*(ask(body) for body in bodies))
+        rate = len(bodies) / (time.perf_counter() - begun)
+        return rate, (processor.seconds_alone(pid) - used) / len(bodies)
 
 
-def table(bench: Bench, options: argparse.Namespace) -> str:
+def table(bench: Bench) -> str:
     """Markdown: rates, their ratio within a round, and processor time."""
+    options = bench.options
     lines = [
         (
             f"{options.requests} requests a turn, {options.concurrency} at once, {options.rows} "
@@ -190,56 +159,37 @@ def table(bench: Bench, options: argparse.Namespace) -> str:
         f"| {1000 * statistics.mean(bench.seconds.rounds[variant]):.2f} |"
         for variant in VARIANTS
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"\n{Sink.received} bytes of spans were exported."])
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of the demo model")
-    parser.add_argument("--rows", type=int, default=20, help="virtual tokens")
-    parser.add_argument("--visible", type=int, default=16, help="visible tokens")
-    parser.add_argument("--output", type=int, default=4, help="generated tokens")
-    parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--requests", type=int, default=48, help="per turn")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    line = parser(__doc__, rounds=30)
+    line.add_argument("--rows", type=int, default=20, help="virtual tokens")
+    line.add_argument("--visible", type=int, default=16, help="visible tokens")
+    line.add_argument("--output", type=int, default=4, help="generated tokens")
+    line.add_argument("--concurrency", type=int, default=8)
+    line.add_argument("--requests", type=int, default=48, help="per turn")
+    return line.parse_args(given)
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     """Run and print a Markdown table."""
-    if SWITCHED in sys.argv[1:2]:
-        serve_with_a_switch(Path(sys.argv[2]), sys.argv[3:])
-        return
-    options = arguments()
-    config = json.loads((options.model / "config.json").read_text())
+    options = arguments(given)
+    bench = Bench(options)
     sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=sink.serve_forever, daemon=True).start()
-    port = free_port()
-    flags = [
-        *("--served-model-name", BASE, "--dtype", "float32", "--max-model-len", "512"),
-        *("--enforce-eager", "--host", "127.0.0.1", "--port", str(port)),
-    ]
-    with tempfile.TemporaryDirectory() as scratch:
-        home, pid_file = Path(scratch) / "home", Path(scratch) / "pid"
-        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ} | {
-            "SOFTPROMPT_HOME": str(home),
-            "SOFTPROMPT_ADMIN_TOKEN": TOKEN,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink.server_port}",
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        }
-        program = [sys.executable, str(Path(__file__).absolute()), SWITCHED, str(pid_file)]
-        command = [*program, str(options.model.absolute()), *flags]
-        with Server(command, environment, home / "log") as server:
-            url = f"http://127.0.0.1:{port}"
-            wait_ready(server, url)
-            bench = Bench(options, config, url, int(pid_file.read_text()))
-            asyncio.run(bench.run())
-    print(
-        f"{table(bench, options)}\n\n{Sink.received} bytes of spans were exported.\n\n{machine()}"
-    )
+    exporting = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink.server_port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    program = (str(Path(__file__).absolute()), SWITCHED)
+    run(bench, options, "--enforce-eager", program=program, environment=exporting)
+    print(f"{table(bench)}\n\n{machine()}")
 
 
 if __name__ == "__main__":
-    main()
+    if SWITCHED in sys.argv[1:2]:
+        serve_with_a_switch(sys.argv[2:])
+    else:
+        main()

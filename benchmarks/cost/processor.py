@@ -58,3 +58,8 @@ def seconds(root: int) -> float:
         with contextlib.suppress(OSError):
             found.append(Process.read(path.read_text()))
     return ticks(found, root) / TICKS
+
+
+def seconds_alone(pid: int) -> float:
+    """What this process has used until now, all threads of it, and none that it started."""
+    return Process.read(Path(f"/proc/{pid}/stat").read_text()).ticks / TICKS
