@@ -120,17 +120,15 @@ class Caller:
 
     async def alias(self, prompt: str, version: str, name: str = "production") -> None:
         """Swap what an alias means; when this returns, new requests follow."""
-        answer = await self.client.put(
-            f"{ADMIN}/prompts/{prompt}/aliases/{name}",
-            headers=self._headers,
-            json={"version": version},
-        )
-        answer.raise_for_status()
+        await self._put(f"{prompt}/aliases/{name}", {"version": version})
 
     async def rollout(self, prompt: str, document: dict[str, Any]) -> None:
         """Set how a prompt's traffic is split, and its shadow."""
+        await self._put(f"{prompt}/rollout", document)
+
+    async def _put(self, path: str, document: dict[str, Any]) -> None:
         answer = await self.client.put(
-            f"{ADMIN}/prompts/{prompt}/rollout", headers=self._headers, json=document
+            f"{ADMIN}/prompts/{path}", headers=self._headers, json=document
         )
         answer.raise_for_status()
 

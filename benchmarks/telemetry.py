@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import statistics
 import sys
@@ -105,7 +104,6 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.rng = random.Random(options.seed)
         self.rates, self.seconds = Figures(), Figures()
 
     async def run(self, served: Served) -> None:
@@ -114,7 +112,7 @@ class Bench:
             await caller.upload(PROMPT, "v1", caller.rows(self.options.rows))
             await caller.alias(PROMPT, "v1")
             for number in range(self.options.rounds + 1):
-                for variant in self.rng.sample(VARIANTS, len(VARIANTS)):
+                for variant in caller.rng.sample(VARIANTS, len(VARIANTS)):
                     os.kill(served.pid, signal_of(variant))
                     rate, seconds = await self._turn(caller)
                     if number:

@@ -141,6 +141,11 @@ class Prompt:
     rollout: Rollout | None = None
     shield: Shield | None = None
 
+    @property
+    def generation(self) -> int:
+        """The rollout's; 0 without one."""
+        return 0 if self.rollout is None else self.rollout.generation
+
     def serving(self) -> list[Version]:
         """Versions that the prompt's own name can mean now: production, arms, rules, shadow, stand-in."""
         names = {self.aliases.get(PRODUCTION)}

@@ -105,9 +105,8 @@ def choose(
     rollout = prompt.rollout
     if rollout is None or rollout.plan is None:
         version = _found(prompt, PRODUCTION, asked=False)
-        generation = 0 if rollout is None else rollout.generation
         return Decision(
-            version, "production", PRODUCTION, generation, cohort=ask.cohort, route=ask.route
+            version, "production", PRODUCTION, prompt.generation, cohort=ask.cohort, route=ask.route
         )
     rule, split = rollout.plan.find(ask)
     arm = split.pick(ask.key)
@@ -148,12 +147,11 @@ def _pinned(prompt: Prompt, model: str, selector: str | None, ask: Ask) -> Decis
         raise NotFound(msg, code="version_not_found", param="x-softprompt-version")
     arm = selector if pinned is None else pinned
     assert arm is not None  # noqa: S101 - the caller has seen one of the two
-    rollout = prompt.rollout
     return Decision(
         _found(prompt, arm, asked=True),
         "alias" if arm in prompt.aliases else "pinned",
         arm,
-        0 if rollout is None else rollout.generation,
+        prompt.generation,
         cohort=ask.cohort,
         route=ask.route,
     )

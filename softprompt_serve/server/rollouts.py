@@ -200,8 +200,7 @@ async def explain(
     except (NotFound, Unavailable) as error:
         if (prompt := snapshot.prompt(name)) is None:
             raise
-        generation = 0 if prompt.rollout is None else prompt.rollout.generation
-        return shapes.ExplainOut.refused(error, ask, steps, generation=generation)
+        return shapes.ExplainOut.refused(error, ask, steps, generation=prompt.generation)
     return shapes.ExplainOut.of(decision, steps, resident=resident(decision.version))
 
 

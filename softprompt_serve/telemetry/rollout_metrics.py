@@ -110,10 +110,7 @@ class RolloutMetrics:
 
 
 def _generations(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
-    return {
-        (prompt.name,): float(0 if prompt.rollout is None else prompt.rollout.generation)
-        for prompt in snapshot.prompts.values()
-    }
+    return {(prompt.name,): float(prompt.generation) for prompt in snapshot.prompts.values()}
 
 
 def _state(prompt: Prompt) -> str:
