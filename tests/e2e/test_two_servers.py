@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,9 +63,19 @@ def pair(
         server.stop()
 
 
-def let_both_follow() -> None:
-    """A change is seen at once where it was made; the other server looks ten times a second."""
-    time.sleep(1.0)
+def let_both_follow(server: Server) -> None:
+    """Wait until the kernel finds one revision wherever it sends 16 connections.
+
+    A change is seen at once where it was made; the other server looks ten times a second.
+    """
+    eventually(lambda: len({revision(server) for _ in range(16)}) == 1)
+
+
+def revision(server: Server) -> int:
+    """What is served by one of both: each call is a connection of its own."""
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    answer = httpx.get(f"{server.url}/softprompts/v1/server", headers=headers)
+    return int(answer.raise_for_status().json()["catalogue_revision"])
 
 
 def ask_each(server: Server, model: str, times: int = 16) -> set[tuple[str, str]]:
@@ -92,24 +101,24 @@ def test_two_api_servers_follow_each_others_changes(pair: Server, reference: Ref
         admin.imported("shared", safetensors_bytes(tensor), version=name)
     for name in ("v1", "v2", "v1"):
         admin.alias("shared", "production", name)
-        let_both_follow()
+        let_both_follow(pair)
         wanted = reference.answer(visible, tensors[name], tokens=8)
         assert ask_each(pair, "shared") == {(f"shared@{name}", wanted)}
     keys = reference.own_keys(reference.cycled("Speak of ships and the sea.", 9))
     admin.imported("shared", safetensors.torch.save({"keys": keys}), version="deep")
     admin.alias("shared", "production", "deep")
-    let_both_follow()
+    let_both_follow(pair)
     told = reference.greedy_after(keys, visible, tokens=8)
     wanted = reference.tokenizer.decode(told, skip_special_tokens=True)
     assert ask_each(pair, "shared") == {("shared@deep", wanted)}
     admin.alias("shared", "production", "v1")
-    let_both_follow()
+    let_both_follow(pair)
 
 
 def test_a_crash_loses_nothing_that_was_acknowledged(pair: Server, reference: Reference) -> None:
     admin = pair.admin(TOKEN)
     import_support(admin)
-    let_both_follow()
+    let_both_follow(pair)
     before = admin.http.get("/prompts").json()
     audit = admin.http.get("/audit").json()
     answers = ask_each(pair, "support", times=2)
@@ -128,7 +137,7 @@ def test_both_servers_count_on_one_page(pair: Server) -> None:
     admin = pair.admin(TOKEN)
     admin.imported("counted", kind="hard", text="Be brief.")
     admin.alias("counted", "production", "v1")
-    let_both_follow()
+    let_both_follow(pair)
     before = Page(admin)
     assert before.value("softprompt_requests_total", prompt="counted", version="v1") == 0
     times = 12
@@ -159,7 +168,7 @@ def test_spans_of_both_layers_come_over_http_with_texts_that_passed_the_hook(
     pair: Server, collector: Receiver
 ) -> None:
     import_support(pair.admin(TOKEN))
-    let_both_follow()
+    let_both_follow(pair)
     raw = pair.client().chat.completions.with_raw_response.create(
         model="support@v3",
         messages=[{"role": "user", "content": TICKET}],
@@ -183,7 +192,7 @@ def test_spans_of_both_layers_come_over_http_with_texts_that_passed_the_hook(
 
 def test_feedback_may_go_to_the_server_that_did_not_answer(pair: Server) -> None:
     import_support(pair.admin(TOKEN))
-    let_both_follow()
+    let_both_follow(pair)
     answer = pair.client().chat.completions.create(
         model="support@v3", messages=[{"role": "user", "content": TICKET}], max_tokens=2
     )
@@ -238,7 +247,7 @@ def test_a_prompt_of_others_looks_like_one_that_does_not_exist(pair: Server, pat
     import_support(pair.admin(TOKEN))
     pair.admin(TOKEN).imported("secret", kind="hard", text="Nobody's business.")
     key = key_for(pair, f"reader-of{path.replace('/', '-').replace('_', '-')}", "supp*")
-    let_both_follow()
+    let_both_follow(pair)
     seen = set()
     for _ in range(3):
         for model in ("secret", "secret@v1", BASE, "nobody"):
@@ -256,7 +265,7 @@ def test_a_prompt_of_others_looks_like_one_that_does_not_exist(pair: Server, pat
 def test_a_key_opens_its_own_prompts_until_it_is_revoked_on_both_servers(pair: Server) -> None:
     import_support(pair.admin(TOKEN))
     key = key_for(pair, "support-team", "support")
-    let_both_follow()
+    let_both_follow(pair)
     for _ in range(6):
         answer = asked(pair, "support@v3", key)
         assert (answer.status_code, answer.json()["model"]) == (200, "support@v3")
@@ -264,7 +273,7 @@ def test_a_key_opens_its_own_prompts_until_it_is_revoked_on_both_servers(pair: S
     assert {model["id"].partition("@")[0] for model in listed["data"]} == {"support"}
     assert httpx.get(f"{pair.url}/v1/models").status_code == 401
     assert pair.admin(TOKEN).http.delete("/tokens/support-team").status_code == 200
-    let_both_follow()
+    let_both_follow(pair)
     assert {asked(pair, "support@v3", key).status_code for _ in range(6)} == {401}
     log = pair.log.read_text(errors="replace")
     assert key not in log
@@ -274,7 +283,7 @@ def test_a_key_opens_its_own_prompts_until_it_is_revoked_on_both_servers(pair: S
 def test_keys_do_not_share_cached_prefixes(pair: Server) -> None:
     import_support(pair.admin(TOKEN))
     keys = [key_for(pair, f"tenant-{name}", "support", "@base") for name in "ab"]
-    let_both_follow()
+    let_both_follow(pair)
     text = "The parcel of the first customer is late. " * 20  # more than a block of 128 tokens
 
     def cached(model: str, key: str) -> int:
