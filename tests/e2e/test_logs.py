@@ -16,7 +16,7 @@ from e2e.harness import BASE, Server
 
 MESSAGES: Any = [{"role": "user", "content": TICKET}]
 READY = "softprompt-serve is ready"
-WAIT_SECONDS = 30
+WAIT_SECONDS = 10
 
 # PyTorch's C++ parts write warnings to standard error by themselves: `[W1125 09:41:28 file.cpp:1] …`.
 NO_LINES_OF_OURS = re.compile(r"\[[WE]\d{3,4} ")
