@@ -123,7 +123,7 @@ def _row(
         prompt=shown,
         production=next((v for v in shown.versions if v.version == production), None),
         state="none" if rollout is None or spec is None else rollout.state,
-        generation=0 if rollout is None else rollout.generation,
+        generation=prompt.generation,
         bar=segments(weights, tones=tones_of(list(weights), production, candidate)),
         answers=None
         if counted is None

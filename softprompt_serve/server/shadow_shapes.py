@@ -226,7 +226,7 @@ class ShadowOut(Shape):
         overall = SummaryOut.of(Counts.merged(row.data for row in rows))
         return cls(
             prompt=prompt.name,
-            generation=0 if rollout is None else rollout.generation,
+            generation=prompt.generation,
             epoch=0 if rollout is None else rollout.epoch,
             shadow=shadow,
             replicas=len({row.replica for row in rows}),
