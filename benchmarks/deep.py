@@ -15,14 +15,12 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import sys
-import time
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Final
 
 import torch
 from serving import BASE, Caller, Served, calling, parser, serving
-from side_by_side import Figures, first_token, machine, spread
+from side_by_side import Figures, first_token, first_tokens, machine, rotated, rounds, spread
 
 if TYPE_CHECKING:
     import argparse
@@ -59,15 +57,12 @@ class Bench:
     async def run(self, ours: Caller, without: Caller) -> None:
         """Go round the cases; the first round warms up."""
         await self.prepare(ours)
-        names = list(self.cases)
-        for number in range(self.options.rounds + 1):
-            turn = number % len(names)
-            for case in names[turn:] + names[:turn]:
+        for number in rounds(self.options.rounds):
+            for case in rotated(list(self.cases), number):
                 firsts, rate = await self._turn(without if case == WITHOUT else ours, case)
                 if number:
                     self.firsts.add(case, statistics.median(firsts))
                     self.rates.add(case, rate)
-            print(f"  round {number} of {self.options.rounds}", file=sys.stderr, flush=True)
 
     async def _turn(self, caller: Caller, case: str) -> tuple[list[float], float]:
         """Seconds to first tokens, one at a time; and tokens per second of many at once."""
@@ -78,9 +73,7 @@ class Bench:
 
         firsts = [await first_token(caller.client, body(1)) for _ in range(options.singles)]
         bodies = [body(options.output) for _ in range(options.concurrency)]
-        begun = time.perf_counter()
-        await asyncio.gather(*(first_token(caller.client, one) for one in bodies))
-        seconds = time.perf_counter() - begun
+        _, seconds = await first_tokens(caller.client, bodies, options.concurrency)
         return firsts, options.concurrency * options.output / seconds
 
 

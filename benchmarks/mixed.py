@@ -9,14 +9,12 @@ version within a round. Prefix caching is off: with it, one version's whole bloc
 
 from __future__ import annotations
 
-import asyncio
 import statistics
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from serving import BASE, Caller, Served, calling, parser, run
-from side_by_side import Figures, first_token, machine, spread
+from side_by_side import Figures, first_tokens, machine, rotated, rounds, spread
 
 if TYPE_CHECKING:
     import argparse
@@ -40,33 +38,26 @@ class Bench:
             for number in range(max(options.versions)):
                 await caller.upload("mixed", f"v{number}", caller.rows(options.rows))
             self.upload_seconds = time.perf_counter() - begun
-            for number in range(options.rounds + 1):
-                turn = number % len(self.cases)
-                for case in self.cases[turn:] + self.cases[:turn]:
+            for number in rounds(options.rounds):
+                for case in rotated(self.cases, number):
                     rate, first = await self._turn(caller, case)
                     if number:
                         self.rates.add(case, rate)
                         self.firsts.add(case, first)
-                print(f"  round {number} of {options.rounds}", file=sys.stderr, flush=True)
 
     async def _turn(self, caller: Caller, case: str) -> tuple[float, float]:
         """Tokens per second, and the median of seconds to the first."""
-        options, free = self.options, asyncio.Semaphore(self.options.concurrency)
+        options = self.options
         count = 0 if case == PLAIN else int(case.split(maxsplit=1)[0])
 
-        async def ask(number: int) -> float:
+        def body(number: int) -> bytes:
             if count:
                 model = f"mixed@v{number * 7919 % count}"
-                body = caller.body(model, caller.ids(options.visible), options.output)
-            else:
-                ids = caller.ids(options.rows + options.visible)
-                body = caller.body(BASE, ids, options.output)
-            async with free:
-                return await first_token(caller.client, body)
+                return caller.body(model, caller.ids(options.visible), options.output)
+            return caller.body(BASE, caller.ids(options.rows + options.visible), options.output)
 
-        begun = time.perf_counter()
-        firsts = await asyncio.gather(*(ask(number) for number in range(options.requests)))
-        seconds = time.perf_counter() - begun
+        bodies = [body(number) for number in range(options.requests)]
+        firsts, seconds = await first_tokens(caller.client, bodies, options.concurrency)
         return options.requests * options.output / seconds, statistics.median(firsts)
 
 

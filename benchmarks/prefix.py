@@ -12,11 +12,10 @@ tokens on CPU, 16 on CUDA) saves nothing. The figures to trust are the ratios wi
 from __future__ import annotations
 
 import statistics
-import sys
 from typing import TYPE_CHECKING
 
 from serving import Caller, Served, calling, parser, run
-from side_by_side import Figures, first_token, machine, spread
+from side_by_side import Figures, first_token, machine, rounds, spread
 
 if TYPE_CHECKING:
     import argparse
@@ -35,13 +34,12 @@ class Bench:
     async def run(self, served: Served) -> None:
         """Rounds over all lengths; the first warms up."""
         async with calling(served, self.options.seed) as caller:
-            for number in range(self.options.rounds + 1):
+            for number in rounds(self.options.rounds):
                 for rows in self.options.rows:
                     times = await self._round(caller, rows, number)
                     if number:
                         for kind, seconds in times.items():
                             self.found[rows].add(kind, statistics.median(seconds))
-                print(f"  round {number} of {self.options.rounds}", file=sys.stderr, flush=True)
 
     async def _round(self, caller: Caller, rows: int, number: int) -> dict[str, list[float]]:
         times: dict[str, list[float]] = {kind: [] for kind in KINDS}

@@ -133,8 +133,8 @@ class Caller:
         answer.raise_for_status()
 
     async def get(self, path: str) -> Any:
-        """What the admin API says."""
-        answer = await self.client.get(path, headers=self._headers)
+        """What the admin API says of a prompt."""
+        answer = await self.client.get(f"{ADMIN}/prompts/{path}", headers=self._headers)
         return answer.raise_for_status().json()
 
     def body(self, model: str, visible: list[int], output: int) -> bytes:

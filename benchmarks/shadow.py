@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import sys
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from serving import ADMIN, Caller, Served, calling, parser, run
-from side_by_side import Figures, first_token, machine, spread
+from serving import Caller, Served, calling, parser, run
+from side_by_side import Figures, first_token, first_tokens, machine, rotated, rounds, spread
 
 if TYPE_CHECKING:
     import argparse
@@ -43,16 +41,14 @@ class Bench:
         async with calling(served, self.options.seed) as caller:
             for version in ("v1", "v2"):
                 await caller.upload(PROMPT, version, caller.rows(self.options.rows))
-            for number in range(self.options.rounds + 1):
-                at = number % len(VARIANTS)
-                for variant in VARIANTS[at:] + VARIANTS[:at]:
+            for number in rounds(self.options.rounds):
+                for variant in rotated(VARIANTS, number):
                     await caller.rollout(PROMPT, self._document(variant))
                     ttft, throughput = await self._turn(caller)
                     await self._count(caller, variant)
                     if number:
                         self.ttft.add(variant, ttft)
                         self.throughput.add(variant, throughput)
-                print(f"  round {number} of {self.options.rounds}", file=sys.stderr, flush=True)
 
     def _document(self, variant: str) -> dict[str, Any]:
         """The rollout of a turn."""
@@ -77,15 +73,13 @@ class Bench:
 
         firsts = [await first_token(caller.client, body(ALONE)) for _ in range(options.singles)]
         crowd = [body(options.output) for _ in range(options.concurrency)]
-        begun = time.perf_counter()
-        await asyncio.gather(*(first_token(caller.client, each) for each in crowd))
-        seconds = time.perf_counter() - begun
+        _, seconds = await first_tokens(caller.client, crowd, options.concurrency)
         return statistics.median(firsts), options.concurrency * options.output / seconds
 
     async def _count(self, caller: Caller, variant: str) -> None:
         """What became of a turn's copies, once they have ended."""
         await asyncio.sleep(self.options.settle)
-        found = (await caller.get(f"{ADMIN}/prompts/{PROMPT}/shadow"))["overall"]
+        found = (await caller.get(f"{PROMPT}/shadow"))["overall"]
         self.copies[variant].update(compared=found["pairs"], scored=found["scored"])
         self.copies[variant].update({f"shed: {cause}": n for cause, n in found["shed"].items()})
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import platform
 import socket
 import statistics
+import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 
 from softprompt_serve.vllm_plugin.seams import installed_vllm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from softprompt_serve.demo.child import Server
 
 START_SECONDS = 600
+
+Case = TypeVar("Case")
 
 
 @dataclass
@@ -40,6 +46,19 @@ class Figures:
         return [a / b for a, b in zip(self.rounds[variant], self.rounds[to], strict=True)]
 
 
+def rounds(count: int, said: str = "") -> Iterator[int]:
+    """Numbers of rounds: 0, which warms up, then 1 to ``count``; tells when each has ended."""
+    for number in range(count + 1):
+        yield number
+        print(f"  {said}round {number} of {count}", file=sys.stderr, flush=True)
+
+
+def rotated(cases: Sequence[Case], number: int) -> list[Case]:
+    """All cases in the order of a round: in the next one another begins."""
+    first = number % len(cases)
+    return [*cases[first:], *cases[:first]]
+
+
 async def first_token(
     client: httpx.AsyncClient, body: bytes, path: str = "/v1/completions"
 ) -> float:
@@ -56,6 +75,21 @@ async def first_token(
         async for _ in answer.aiter_lines():
             first = first or time.perf_counter() - begun
     return first
+
+
+async def first_tokens(
+    client: httpx.AsyncClient, bodies: Iterable[bytes], at_once: int
+) -> tuple[list[float], float]:
+    """Seconds to each one's first token, of so many at once, and until all are answered."""
+    free = asyncio.Semaphore(at_once)
+
+    async def ask(body: bytes) -> float:
+        async with free:
+            return await first_token(client, body)
+
+    begun = time.perf_counter()
+    firsts = await asyncio.gather(*map(ask, bodies))
+    return firsts, time.perf_counter() - begun
 
 
 def wait_ready(server: Server, url: str) -> None:

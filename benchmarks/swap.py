@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 from serving import Caller, Served, calling, serving
-from side_by_side import Figures, first_token, machine, spread
+from side_by_side import Figures, first_token, machine, rounds, spread
 
 ALONE, SWAPPED = "no swaps", "swaps"
 PROMPT = "swap"
@@ -55,11 +54,10 @@ class Bench:
     async def run(self) -> None:
         """Uploads first, then turns with and without swaps; the first round warms up."""
         await self._uploads()
-        for number in range(self.options.rounds + 1):
+        for number in rounds(self.options.rounds):
             kinds = (ALONE, SWAPPED) if number % 2 else (SWAPPED, ALONE)
             for kind in kinds:
                 await self._turn(kind, counts=number > 0)
-            print(f"  round {number} of {self.options.rounds}", file=sys.stderr, flush=True)
 
     async def _uploads(self) -> None:
         """From the beginning of an upload to the first token of the version."""

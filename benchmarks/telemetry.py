@@ -11,20 +11,18 @@ mean; and the server's own processor time per request, which other processes don
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import statistics
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cost import processor
 from serving import Caller, Served, calling, parser, run
-from side_by_side import Figures, first_token, interval, machine
+from side_by_side import Figures, first_tokens, interval, machine, rounds
 
 from softprompt_serve.telemetry.channel import Events
 
@@ -111,32 +109,24 @@ class Bench:
         async with calling(served, self.options.seed) as caller:
             await caller.upload(PROMPT, "v1", caller.rows(self.options.rows))
             await caller.alias(PROMPT, "v1")
-            for number in range(self.options.rounds + 1):
+            for number in rounds(self.options.rounds):
                 for variant in caller.rng.sample(VARIANTS, len(VARIANTS)):
                     os.kill(served.pid, signal_of(variant))
                     rate, seconds = await self._turn(caller)
                     if number:
                         self.rates.add(variant, rate)
                         self.seconds.add(variant, seconds)
-                print(f"  round {number} of {self.options.rounds}", file=sys.stderr, flush=True)
 
     async def _turn(self, caller: Caller) -> tuple[float, float]:
         """Requests per second, and processor seconds of the server's own process for each."""
         options, pid = self.options, caller.served.pid
-        free = asyncio.Semaphore(options.concurrency)
-
-        async def ask(body: bytes) -> None:
-            async with free:
-                await first_token(caller.client, body)
-
         bodies = [
             caller.body(PROMPT, caller.ids(options.visible), options.output)
             for _ in range(options.requests)
         ]
-        begun, used = time.perf_counter(), processor.seconds_alone(pid)
-        await asyncio.gather(*(ask(body) for body in bodies))
-        rate = len(bodies) / (time.perf_counter() - begun)
-        return rate, (processor.seconds_alone(pid) - used) / len(bodies)
+        used = processor.seconds_alone(pid)
+        _, seconds = await first_tokens(caller.client, bodies, options.concurrency)
+        return len(bodies) / seconds, (processor.seconds_alone(pid) - used) / len(bodies)
 
 
 def table(bench: Bench) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import safetensors.torch
 import torch
+from side_by_side import rotated, rounds
 
 from cost import processor
 from cost.asking import PROMPT, ask_all
@@ -53,14 +53,12 @@ class Bench:
         for case in sheet.cases():
             await self._upload(case.rows)
             turns = found[case] = {name: list[Turn]() for name in sheet.variants}
-            for number in range(case.rounds + 1):
-                first = number % len(sheet.variants)
-                for variant in sheet.variants[first:] + sheet.variants[:first]:
+            said = ", ".join(filter(None, (sheet.title, sheet.label(case))))
+            for number in rounds(case.rounds, f"{said}: "):
+                for variant in rotated(sheet.variants, number):
                     turn = await self._turn(variant, case, sheet.output, warm=number > 0)
                     if number:
                         turns[variant].append(turn)
-                said = ", ".join(filter(None, (sheet.title, sheet.label(case))))
-                print(f"  {said}: round {number} of {case.rounds}", file=sys.stderr, flush=True)
         return found
 
     async def _upload(self, rows: int) -> None:
